@@ -1,0 +1,1 @@
+"""animedrag: drag-editing of anime faces, from a folder of drawings to an edited picture."""

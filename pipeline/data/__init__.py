@@ -1,0 +1,1 @@
+"""Drawings in, dataset out: painter, face detection, alignment, the dataset format."""

@@ -1,0 +1,1 @@
+"""Dragging points: the pure engine, recipes, and the edit stage."""

@@ -1,0 +1,1 @@
+"""Measuring and reporting on what the other stages made."""

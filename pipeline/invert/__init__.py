@@ -1,0 +1,1 @@
+"""Pivotal tuning: a picture becomes latents and a tuned generator."""

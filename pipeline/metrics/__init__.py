@@ -1,0 +1,1 @@
+"""Feature networks and the distances that rest on them."""

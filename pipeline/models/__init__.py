@@ -1,0 +1,1 @@
+"""Networks: StyleGAN2, StyleGAN3, and their file format."""

@@ -1,0 +1,1 @@
+"""Command lines: the thin shell around the pipeline."""

@@ -1,0 +1,1 @@
+"""Tensor code only: operators, random generators, devices. Knows no stages and no configuration."""

@@ -1,0 +1,1 @@
+"""Operators in reference PyTorch, differentiable twice."""
