@@ -79,7 +79,13 @@ def check_range(
         lower = "-inf" if low is None else f"{low:g}"
         upper = "inf" if high is None else f"{high:g}"
         bound = high if too_high else low
-        hint = f"above {bound:g}" if (too_low and low_open) else f"{bound:g}" if bound is not None else "a number"
+        hint = (
+            f"above {bound:g}"
+            if (too_low and low_open)
+            else f"{bound:g}"
+            if bound is not None
+            else "a number"
+        )
         raise ConfigError(
             f"{name}={value} is out of range; use {hint} "
             f"(valid: {'(' if low_open else '['}{lower}, {upper}])."
