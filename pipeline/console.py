@@ -8,6 +8,7 @@ only when a bar is really drawn, so that command lines start quickly.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -187,6 +188,8 @@ def catch_stop() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        # os.write, because print is not safe when the signal arrives in the middle of a print.
+        os.write(2, b"\nStopping after this step (again to stop at once) ...\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: asked

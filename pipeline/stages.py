@@ -1,0 +1,137 @@
+"""The table of stages: what each is called, takes, makes, and where its code lies.
+
+The road is read here: preprocess -> train -> invert -> edit -> report. A stage's code is named as
+"module:attribute" and imported only when it runs, so that help and refusals stay quick (config
+modules import no torch). Knows nothing about the store, nor about Hydra.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import check_choice
+
+Metrics = dict[str, float | int | str]
+RunFunction = Callable[[Any, Mapping[str, Path], Path], Metrics]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: `run(config, inputs, out) -> metrics`, and what the runner must know about it."""
+
+    # Name on the command line, of conf/stages/<name>.yaml, and of its node in the config.
+    name: str
+    # Counts changes of the code that change what the stage makes; part of every run's identity,
+    # so raising it makes finished runs stale.
+    version: int
+    # Kind of artifact it makes.
+    produces: str
+    # Config dataclass, "module:Class".
+    config: str
+    # Run function, "module:function"; imported when the stage runs.
+    run: str
+    # Config keys that hold references to artifacts -> the kind they must have.
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    # Config keys (dotted) that hold paths of raw files or folders; their content is hashed.
+    sources: tuple[str, ...] = ()
+    # Config keys (dotted) that cannot change the result, and are left out of the identity.
+    transient: tuple[str, ...] = ()
+
+    def config_class(self) -> type:
+        """The stage's config dataclass."""
+        return load(self.config)
+
+    def run_function(self) -> RunFunction:
+        """The stage's run function (imports what the stage needs)."""
+        return load(self.run)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of the config that several stages share, chosen by name: `network=stylegan3-t`."""
+
+    name: str
+    # Config dataclass, "module:Class".
+    config: str
+
+    def config_class(self) -> type:
+        """The group's config dataclass."""
+        return load(self.config)
+
+
+GROUPS: tuple[Group, ...] = (
+    Group("network", "pipeline.models.config:NetworkConfig"),
+    Group("source", "pipeline.data.config:SourceConfig"),
+    Group("augment", "pipeline.train.config:AugmentConfig"),
+)
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="preprocess",
+        version=1,
+        produces="dataset",
+        config="pipeline.data.config:PreprocessConfig",
+        run="pipeline.data.stage:run",
+        sources=("source.path",),
+        transient=("workers",),
+    ),
+    Stage(
+        name="train",
+        version=1,
+        produces="model",
+        config="pipeline.train.config:TrainConfig",
+        run="pipeline.train.stage:run",
+        inputs={"dataset": "dataset", "resume_from": "model"},
+        transient=("device", "workers"),
+    ),
+    Stage(
+        name="invert",
+        version=1,
+        produces="inversion",
+        config="pipeline.invert.config:InvertConfig",
+        run="pipeline.invert.stage:run",
+        inputs={"model": "model"},
+        sources=("image",),
+        transient=("device",),
+    ),
+    Stage(
+        name="edit",
+        version=1,
+        produces="edit",
+        config="pipeline.edit.config:EditConfig",
+        run="pipeline.edit.stage:run",
+        inputs={"inversion": "inversion", "model": "model"},
+        sources=("recipe",),
+        transient=("device",),
+    ),
+    Stage(
+        name="report",
+        version=1,
+        produces="report",
+        config="pipeline.evaluate.config:ReportConfig",
+        run="pipeline.evaluate.stage:run",
+        inputs={"dataset": "dataset", "model": "model", "inversion": "inversion", "edit": "edit"},
+    ),
+)
+
+
+def find_stage(name: str, stages: tuple[Stage, ...] = STAGES) -> Stage:
+    """The stage called `name`; ConfigError naming the nearest one if there is none."""
+    table = {stage.name: stage for stage in stages}
+    check_choice("stage", name, table)
+    return table[name]
+
+
+def producer(kind: str, stages: tuple[Stage, ...] = STAGES) -> Stage | None:
+    """The stage that makes artifacts of `kind`, if one does."""
+    return next((stage for stage in stages if stage.produces == kind), None)
+
+
+def load(path: str) -> Any:
+    """The attribute that "module:attribute" names."""
+    module, attribute = path.split(":")
+    return getattr(importlib.import_module(module), attribute)
