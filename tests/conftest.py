@@ -1,4 +1,4 @@
-"""Shared fixtures: where the reference values and real drawings lie, and one thread a test process."""
+"""Shared fixtures: where reference values and real drawings lie; one thread a test process."""
 
 from __future__ import annotations
 
