@@ -1,0 +1,292 @@
+"""Similarity crops: cut a levelled square out of a picture, and put an edited one back.
+
+Knows geometry and resampling only; nothing about faces, files or networks. Coordinates are
+continuous pixels (x right, y down; pixel (row i, column j) covers [j, j+1) x [i, i+1)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import DataError
+
+# Lanczos-3 reaches three output pixels to either side; the patch that is resized carries that much
+# more than the crop, so that the crop's border is made from real neighbours.
+LANCZOS_SUPPORT = 3
+# Shrinking by more than this is done in two steps (box average, then Lanczos): the difference
+# cannot be seen, and a 100-megapixel upload does not have to be rotated at full size.
+DIRECT_SHRINK_LIMIT = 6.0
+# Share of the crop's side over which an edited face fades into the original picture.
+SEAM = 0.08
+
+
+@dataclass(frozen=True)
+class CropTransform:
+    """Where a crop lies in its picture: a rectangle, possibly turned, possibly leaving the picture.
+
+    Pictures of any size and crops of any resolution share one transform, as it maps the picture's
+    pixels to the crop's *fractions*: (0, 0) is the crop's top left corner, (1, 1) the bottom right.
+    """
+
+    center_x: float  # centre of the crop, in the picture's continuous pixels
+    center_y: float
+    width: float  # sides of the crop, in the picture's pixels, before turning
+    height: float
+    roll_degrees: float = 0.0  # the crop's own x axis, clockwise from the picture's (y is down)
+
+    def __post_init__(self) -> None:
+        values = (self.center_x, self.center_y, self.width, self.height, self.roll_degrees)
+        if not all(math.isfinite(value) for value in values):
+            raise DataError(f"A crop needs finite numbers, but was given {self.to_json()}.")
+        if self.width <= 0 or self.height <= 0:
+            raise DataError(
+                f"A crop needs sides above 0 px, but was given {self.width:g} x {self.height:g}."
+            )
+
+    @classmethod
+    def square(
+        cls, center_x: float, center_y: float, side: float, roll_degrees: float = 0.0
+    ) -> CropTransform:
+        """A square crop around a centre."""
+        return cls(center_x, center_y, side, side, roll_degrees)
+
+    @classmethod
+    def whole(cls, width: int, height: int) -> CropTransform:
+        """The largest upright square in the middle of a picture of width x height pixels."""
+        return cls.square(width / 2, height / 2, min(width, height))
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """2 x 3 float64 matrix from the picture's pixels to the crop's fractions."""
+        cos, sin = _cos_sin(self.roll_degrees)
+        turn = np.array([[cos / self.width, sin / self.width],
+                         [-sin / self.height, cos / self.height]])  # fmt: skip
+        shift = 0.5 - turn @ np.array([self.center_x, self.center_y])
+        return np.concatenate([turn, shift[:, None]], axis=1)
+
+    def apply(self, points: np.ndarray, resolution: float | None = None) -> np.ndarray:
+        """Points ... x 2 of the picture, in the crop: fractions, or pixels of a crop that is
+        `resolution` px wide."""
+        matrix = self.matrix
+        return (np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]) * self._scale(
+            resolution
+        )
+
+    def inverse(self, points: np.ndarray, resolution: float | None = None) -> np.ndarray:
+        """Points ... x 2 of the crop (fractions, or pixels of a crop `resolution` px wide), in the
+        picture's pixels."""
+        offset = (np.asarray(points, np.float64) / self._scale(resolution) - 0.5) * np.array(
+            [self.width, self.height]
+        )
+        cos, sin = _cos_sin(self.roll_degrees)
+        turn = np.array([[cos, -sin], [sin, cos]])
+        return offset @ turn.T + np.array([self.center_x, self.center_y])
+
+    def corners(self) -> np.ndarray:
+        """4 x 2: top left, top right, bottom right, bottom left, in the picture's pixels."""
+        return self.inverse(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
+
+    def scaled(self, factor: float) -> CropTransform:
+        """The same crop of the same picture enlarged by `factor`."""
+        return CropTransform(
+            self.center_x * factor,
+            self.center_y * factor,
+            self.width * factor,
+            self.height * factor,
+            self.roll_degrees,
+        )
+
+    def output_size(self, resolution: int) -> tuple[int, int]:
+        """(width, height) in pixels of this crop when it is `resolution` px wide."""
+        return resolution, max(1, round(resolution * self.height / self.width))
+
+    def to_json(self) -> dict[str, float]:
+        """Plain numbers by field name; `from_json` reads them back exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CropTransform:
+        """The inverse of `to_json`; DataError when a field is missing or no number."""
+        try:
+            return cls(**{name: float(data[name]) for name in cls.__dataclass_fields__})
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"A crop transform needs the numbers {', '.join(cls.__dataclass_fields__)}, "
+                f"but reads {dict(data) if isinstance(data, Mapping) else data!r}."
+            ) from error
+
+    def _scale(self, resolution: float | None) -> np.ndarray:
+        if resolution is None:
+            return np.ones(2)
+        return np.array([resolution, resolution * self.height / self.width])
+
+
+def crop(image: np.ndarray, transform: CropTransform, resolution: int) -> np.ndarray:
+    """Cut `transform` out of `image` (H x W x 3 uint8), `resolution` px wide.
+
+    The patch is levelled at the picture's own scale (Lanczos-4), then resized with Lanczos-3 whose
+    support grows with the shrink factor, so that nothing aliases. Outside the picture its mirror
+    image is seen.
+    """
+    _check_rgb(image)
+    shrink = transform.width / resolution
+    if shrink > DIRECT_SHRINK_LIMIT:
+        factor = int(shrink / 3)  # leaves Lanczos a threefold shrink: no visible difference
+        image = np.asarray(Image.fromarray(image).reduce(factor))
+        transform = transform.scaled(1 / factor)
+        shrink /= factor
+    margin = math.ceil(LANCZOS_SUPPORT * max(1.0, shrink)) + 1
+    # The patch's origin relative to the crop's centre, on the picture's own pixel grid: an upright
+    # crop is then a plain copy of pixels.
+    left = math.floor(transform.center_x - transform.width / 2) - margin - transform.center_x
+    top = math.floor(transform.center_y - transform.height / 2) - margin - transform.center_y
+    width = math.ceil(transform.width) + 2 * margin + 1
+    height = math.ceil(transform.height) + 2 * margin + 1
+    cos, sin = _cos_sin(transform.roll_degrees)
+    turn = np.array([[cos, -sin], [sin, cos]])  # patch => picture
+    # OpenCV counts from pixel centres, hence the halves.
+    shift = (
+        np.array([transform.center_x, transform.center_y])
+        + turn @ np.array([left + 0.5, top + 0.5])
+        - 0.5
+    )
+    patch = cv2.warpAffine(
+        image,
+        np.concatenate([turn, shift[:, None]], axis=1),
+        (width, height),
+        flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    x0, y0 = -transform.width / 2 - left, -transform.height / 2 - top
+    box = (x0, y0, x0 + transform.width, y0 + transform.height)
+    resized = Image.fromarray(patch).resize(
+        transform.output_size(resolution), Image.Resampling.LANCZOS, box=box
+    )
+    return np.asarray(resized)
+
+
+def paste_back(
+    original: np.ndarray,
+    edited_face: np.ndarray,
+    transform: CropTransform,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """Put an edited crop back into the picture that it was cut from.
+
+    Args:
+        original: the full picture, H x W x 3 uint8.
+        edited_face: the crop at any resolution, h x w x 3 uint8.
+        transform: where the crop was cut.
+        mask: h x w float in [0, 1] over `edited_face`, 0 where the original is to stay;
+            None pastes the whole crop. See `change_mask`.
+
+    Returns:
+        A new picture, H x W x 3 uint8. The face fades in over the outer 8 % of the crop; pixels
+        outside the crop, and those that the mask leaves at 0, equal the original bit for bit.
+    """
+    _check_rgb(original)
+    _check_rgb(edited_face)
+    result = original.copy()
+    height, width = original.shape[:2]
+    corners = transform.corners()
+    x0, y0 = (max(0, math.floor(value)) for value in corners.min(axis=0))
+    x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height)).tolist()
+    if x0 >= x1 or y0 >= y1:  # the crop lies wholly outside the picture
+        return result
+    columns, rows = np.meshgrid(np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
+    fractions = transform.apply(np.stack([columns, rows], axis=-1))
+    weight = _seam_weight(fractions)
+    if mask is not None:
+        weight = weight * _warp_back(_check_mask(mask, edited_face), transform, (x0, y0, x1, y1))
+    face = _warp_back(edited_face, transform, (x0, y0, x1, y1))
+    before = original[y0:y1, x0:x1].astype(np.float32)
+    blended = before + weight[..., None] * (face.astype(np.float32) - before)
+    result[y0:y1, x0:x1] = np.clip(np.rint(blended), 0, 255).astype(np.uint8)
+    return result
+
+
+def change_mask(
+    before: np.ndarray, after: np.ndarray, threshold: float = 6.0, grow: float = 0.03
+) -> np.ndarray:
+    """Where an edit changed a face: h x w float32 in [0, 1], soft, exactly 0 where it did not.
+
+    Args:
+        before, after: the face before and after the edit, h x w x 3 uint8, of one size.
+        threshold: mean absolute difference in grey levels (of 255) that counts as a change.
+        grow: how far the mask reaches beyond the change, as a share of the face's width; half of
+            it is solid, half fades out.
+    """
+    if before.shape != after.shape:
+        raise DataError(
+            f"The faces before and after an edit must have one size, not {before.shape[:2]} "
+            f"and {after.shape[:2]}."
+        )
+    difference = np.abs(before.astype(np.float32) - after.astype(np.float32)).mean(axis=2)
+    # A small average keeps single noisy pixels from tearing holes into the original.
+    changed = (cv2.blur(difference, (3, 3)) > threshold).astype(np.uint8)
+    reach = max(1, round(grow * before.shape[1]))
+    distance = cv2.distanceTransform(1 - changed, cv2.DIST_L2, 5)
+    nearness = np.clip(2.0 - 2.0 * np.minimum(distance, reach) / reach, 0.0, 1.0)
+    return _smooth_step(nearness).astype(np.float32)
+
+
+def _cos_sin(degrees: float) -> tuple[float, float]:
+    # Exactly upright stays exactly upright.
+    return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+
+
+def _smooth_step(value: np.ndarray) -> np.ndarray:
+    return value * value * (3.0 - 2.0 * value)
+
+
+def _seam_weight(fractions: np.ndarray) -> np.ndarray:
+    """H x W float32: 0 on and outside the crop's border, 1 from `SEAM` inwards."""
+    inside = np.minimum(fractions, 1.0 - fractions).min(axis=-1)
+    return _smooth_step(np.clip(inside / SEAM, 0.0, 1.0)).astype(np.float32)
+
+
+def _warp_back(
+    face: np.ndarray, transform: CropTransform, area: tuple[int, int, int, int]
+) -> np.ndarray:
+    """`face` (uint8 h x w x 3, or a float32 mask h x w) as seen in the picture's pixels of `area`
+    (x0, y0, x1, y1)."""
+    is_mask = face.ndim == 2
+    height, width = face.shape[:2]
+    target = (max(1, round(transform.width)), max(1, round(transform.height)))
+    if target[0] < width or target[1] < height:
+        # Shrinking: prefilter first, then only turn and shift.
+        filtered = Image.Resampling.BILINEAR if is_mask else Image.Resampling.LANCZOS
+        face = np.asarray(Image.fromarray(face).resize(target, filtered))
+        height, width = face.shape[:2]
+    to_face = np.diag([width, height]) @ transform.matrix
+    x0, y0, x1, y1 = area
+    matrix = to_face.copy()
+    matrix[:, 2] += to_face[:, :2] @ np.array([x0 + 0.5, y0 + 0.5]) - 0.5
+    return cv2.warpAffine(
+        face,
+        matrix,
+        (x1 - x0, y1 - y0),
+        # Bilinear keeps a mask within [0, 1] and its zeros zero.
+        flags=(cv2.INTER_LINEAR if is_mask else cv2.INTER_LANCZOS4) | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _check_rgb(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise DataError(
+            f"A picture must be height x width x 3 of uint8, not {image.shape} of {image.dtype}."
+        )
+
+
+def _check_mask(mask: np.ndarray, face: np.ndarray) -> np.ndarray:
+    if mask.shape != face.shape[:2]:
+        raise DataError(f"The mask is {mask.shape}, but the face it covers is {face.shape[:2]}.")
+    return np.clip(mask, 0.0, 1.0).astype(np.float32)
