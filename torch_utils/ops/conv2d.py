@@ -1,0 +1,187 @@
+"""Convolution together with up- or downsampling, and the style-modulated convolution.
+
+Knows nothing about layers. Plain torch, differentiable any number of times.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from torch_utils.ops.upfirdn2d import (
+    Padding,
+    downsample2d,
+    downsampling_padding,
+    parse_padding,
+    upfirdn2d,
+    upsample2d,
+    upsampling_padding,
+)
+
+
+def conv2d_resample(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    f: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: Padding = 0,
+    groups: int = 1,
+    flip_weight: bool = True,
+) -> torch.Tensor:
+    """Upsample by `up`, pad, convolve, downsample by `down`, each with the low-pass filter f.
+
+    Args:
+        x: NCHW images.
+        w: weights [out_channels, in_channels / groups, height, width].
+        f: low-pass filter of `upfirdn2d.setup_filter`, or None.
+        up, down: integer factors.
+        padding: with respect to the upsampled image; (taps - 1) / 2 keeps the size.
+        groups: of the convolution.
+        flip_weight: True correlates (as torch's conv2d), False convolves.
+    """
+    height, width = w.shape[2:]
+    pad = parse_padding(padding)
+    if height == width == 1 and max(pad) == min(pad) == 0:
+        # A 1x1 convolution commutes with filtering: do it where the image is smaller.
+        if down > 1 and up == 1:
+            return _conv2d(downsample2d(x, f, down), w, groups, flip_weight)
+        if up > 1 and down == 1:
+            return upsample2d(_conv2d(x, w, groups, flip_weight), f, up)
+    if up > 1:
+        total = list(upsampling_padding(f, up, pad))
+        if down > 1:
+            total = list(downsampling_padding(f, down, total))
+        x = _upsampling_conv2d(x, w, f, up, total, groups, flip_weight)
+        return upfirdn2d(x, f, down=down) if down > 1 else x
+    if down > 1:
+        x = upfirdn2d(x, f, padding=downsampling_padding(f, down, pad))
+        return _conv2d(x, w, groups, flip_weight, stride=down)
+    if pad[0] == pad[1] and pad[2] == pad[3] and min(pad) >= 0:
+        return _conv2d(x, w, groups, flip_weight, padding=(pad[2], pad[0]))
+    return _conv2d(F.pad(x, pad), w, groups, flip_weight)
+
+
+def modulated_conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    noise: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: Padding = 0,
+    resample_filter: torch.Tensor | None = None,
+    demodulate: bool = True,
+    flip_weight: bool = True,
+    input_gain: torch.Tensor | None = None,
+    fused: bool | None = None,
+) -> torch.Tensor:
+    """Convolution whose weights are scaled per image and input channel (Karras et al. 2020).
+
+    Args:
+        x: images [N, in_channels, H, W].
+        weight: [out_channels, in_channels, height, width], shared by all images.
+        styles: scale of each image's input channels [N, in_channels].
+        noise: added to the result, broadcastable to its shape; or None.
+        up, down, padding, flip_weight: as in `conv2d_resample`.
+        resample_filter: low-pass filter for up/down.
+        demodulate: scale each output channel so that unit-variance input gives unit variance.
+        input_gain: further factor of the input that demodulation does not see (the magnitude
+            tracking of Karras et al. 2021, appendix): scalar, [in_channels], or [N, in_channels].
+        fused: True scales the weights and convolves each image with its own (one grouped
+            convolution); False scales the activations before and after one shared convolution.
+            Both give the same values. None: the faster one (for a single image the weights,
+            otherwise the activations).
+    """
+    batch = x.shape[0]
+    if fused is None:
+        fused = batch == 1
+    if demodulate and x.dtype == torch.float16:
+        weight, styles = _normalize_magnitude(weight, styles)
+    demodulation = _demodulation(weight, styles) if demodulate else None
+    if input_gain is not None:
+        styles = styles * input_gain
+    resample = {
+        "f": resample_filter, "up": up, "down": down, "padding": padding,
+        "flip_weight": flip_weight,
+    }  # fmt: skip
+    if not fused:
+        x = x * styles.to(x.dtype)[:, :, None, None]
+        x = conv2d_resample(x, weight.to(x.dtype), **resample)
+        scale = None if demodulation is None else demodulation.to(x.dtype)[:, :, None, None]
+        return scale_and_add(x, scale, noise)
+    weights = weight[None] * styles[:, None, :, None, None]  # [N, out, in, height, width]
+    if demodulation is not None:
+        weights = weights * demodulation[:, :, None, None, None]
+    x = x.reshape(1, -1, *x.shape[2:])
+    x = conv2d_resample(x, weights.to(x.dtype).flatten(0, 1), groups=batch, **resample)
+    return scale_and_add(x.reshape(batch, -1, *x.shape[2:]), None, noise)
+
+
+def scale_and_add(
+    x: torch.Tensor, scale: torch.Tensor | None, offset: torch.Tensor | None
+) -> torch.Tensor:
+    """x * scale + offset with broadcasting; None leaves a step out."""
+    if scale is None:
+        return x if offset is None else x + offset.to(x.dtype)
+    if offset is None:
+        return x * scale
+    return torch.addcmul(offset.to(x.dtype), x, scale)
+
+
+def _demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
+    """1 / root of the sum of squares of the scaled weights [N, out_channels] (eq. 3)."""
+    energy = weight.square().sum(dim=[2, 3])  # [out, in]
+    return (styles.square() @ energy.t() + 1e-8).rsqrt()
+
+
+def _normalize_magnitude(
+    weight: torch.Tensor, styles: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale weights and styles to magnitudes that half precision holds (Karras et al. 2020b, D.1).
+
+    Demodulation undoes the scale of each output channel's weights and of each image's styles.
+    """
+    fan_in = weight[0].numel()
+    weight = weight / (fan_in**0.5 * weight.abs().amax(dim=[1, 2, 3], keepdim=True))
+    return weight, styles / styles.abs().amax(dim=1, keepdim=True)
+
+
+def _conv2d(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    groups: int,
+    flip_weight: bool,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+) -> torch.Tensor:
+    if not flip_weight and w.shape[2] * w.shape[3] > 1:
+        w = w.flip([2, 3])
+    return F.conv2d(x, w, stride=stride, padding=padding, groups=groups)
+
+
+def _upsampling_conv2d(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int,
+    pad: list[int],
+    groups: int,
+    flip_weight: bool,
+) -> torch.Tensor:
+    """Zero-insert, pad by [x0, x1, y0, y1], convolve with w and with f.
+
+    The weights come first, as a transposed convolution on the small image; the filter then runs
+    over its result. `pad` shrinks by what the transposed convolution already covers: taps - 1
+    before the first pixel, and taps - up behind the last.
+    """
+    height, width = w.shape[2:]
+    if flip_weight:
+        w = w.flip([2, 3])
+    # [out, in / groups, ...] -> [in, out / groups, ...], as conv_transpose2d wants it.
+    w = w.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    pad = [pad[0] - width + 1, pad[1] - width + up, pad[2] - height + 1, pad[3] - height + up]
+    crop_x, crop_y = max(min(-pad[0], -pad[1]), 0), max(min(-pad[2], -pad[3]), 0)
+    x = F.conv_transpose2d(x, w, stride=up, padding=(crop_y, crop_x), groups=groups)
+    pad = [pad[0] + crop_x, pad[1] + crop_x, pad[2] + crop_y, pad[3] + crop_y]
+    return upfirdn2d(x, f, padding=pad, gain=up**2)
