@@ -1,0 +1,147 @@
+"""One self-contained HTML page about a character: what was made, how it went, from what.
+
+Brings sections and provenance together and renders the template. Every text is escaped by the
+template engine; the page fetches nothing and says so to the browser. Knows nothing of the store.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.artifacts.manifest import Manifest
+from pipeline.evaluate import provenance
+from pipeline.evaluate.config import ReportConfig
+from pipeline.evaluate.pictures import Picture
+from pipeline.evaluate.plots import format_number
+from pipeline.evaluate.sections import (
+    DatasetSection,
+    DragSection,
+    InversionSection,
+    Table,
+    TrainingSection,
+    dataset_section,
+    drag_section,
+    inversion_section,
+    training_section,
+)
+
+# Characters that HTML forbids even escaped (and lone surrogates, which UTF-8 cannot hold); they
+# come from file names.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number for the top of the page."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the template shows; None stands for an artifact that was not given."""
+
+    title: str
+    made: str
+    hero: tuple[Picture, Picture] | None
+    numbers: list[Number]
+    warnings: list[str]
+    dataset: DatasetSection | None
+    training: TrainingSection | None
+    inversion: InversionSection | None
+    drag: DragSection | None
+    timings: Table | None
+    versions: Table | None
+    settings: list[Table]
+    lineage: list[provenance.Node]
+    footer: str
+
+
+def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
+    """Read the artifacts in `inputs` (keys dataset, model, inversion, edit; any may be absent)."""
+    manifests, warnings = provenance.read_manifests(inputs)
+    video_bytes = int(config.video_mib * 2**20)
+    dataset = model = inversion = edit = None
+    if "dataset" in inputs:
+        dataset = dataset_section(inputs["dataset"], config.picture_px)
+    if "model" in inputs:
+        model = training_section(inputs["model"], config.sample_grids, config.picture_px)
+    if "inversion" in inputs:
+        inversion = inversion_section(inputs["inversion"])
+    if "edit" in inputs:
+        edit = drag_section(inputs["edit"], config.key_frames, config.picture_px, video_bytes)
+    return Page(
+        title=config.name,
+        made=_made(dataset, model, inversion, edit),
+        hero=(edit.before, edit.after) if edit and edit.before and edit.after else None,
+        numbers=_numbers(dataset, model, edit, manifests),
+        warnings=warnings + provenance.mismatches(manifests),
+        dataset=dataset,
+        training=model,
+        inversion=inversion,
+        drag=edit,
+        timings=provenance.timings(manifests),
+        versions=provenance.versions(manifests),
+        settings=provenance.settings(manifests),
+        lineage=provenance.lineage(manifests),
+        footer="Made by animedrag from the artifacts named above; the page holds all its pictures.",
+    )
+
+
+def render(page: Page) -> str:
+    """The page as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.evaluate"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Forbidden characters pass escaping unchanged and occur nowhere in the template itself.
+    return _FORBIDDEN.sub("\ufffd", environment.get_template("report.html").render(page=page))
+
+
+def _made(
+    dataset: DatasetSection | None,
+    model: TrainingSection | None,
+    inversion: InversionSection | None,
+    edit: DragSection | None,
+) -> str:
+    parts = []
+    if dataset:
+        parts.append(f"a dataset of {dataset.images:,} centred faces")
+    if model and math.isfinite(model.images_seen):
+        parts.append(f"a model trained on {model.images_seen:,.0f} images")
+    elif model:
+        parts.append("a model")
+    if inversion:
+        parts.append("an uploaded drawing found in the model")
+    if edit:
+        parts.append("the drawing changed by dragging points")
+    joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+    return joined[0].upper() + joined[1:] + "."
+
+
+def _numbers(
+    dataset: DatasetSection | None,
+    model: TrainingSection | None,
+    edit: DragSection | None,
+    manifests: Mapping[str, Manifest],
+) -> list[Number]:
+    numbers = []
+    if dataset:
+        numbers.append(Number("faces in the dataset", f"{dataset.images:,}"))
+        numbers.append(Number("pictures left out", f"{dataset.rejected:,}"))
+    if model and math.isfinite(model.images_seen):
+        numbers.append(Number("images seen in training", format_number(model.images_seen)))
+    if manifests:
+        total = sum(manifest.wall_seconds for manifest in manifests.values())
+        numbers.append(Number("work in all", provenance.duration(total)))
+    return numbers

@@ -1,0 +1,448 @@
+"""The report's sections, each from one artifact's folder to plain values for the template.
+
+Knows the payloads' file names and keys (they are listed at the head of each section); knows
+nothing of HTML, of the store, or of the other artifacts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.evaluate.payload import Record, number, point, read_object, read_records, text
+from pipeline.evaluate.pictures import (
+    Film,
+    Picture,
+    embed_film,
+    embed_image,
+    embed_picture,
+    open_picture,
+)
+from pipeline.evaluate.plots import Plot, Series, format_number, make_plot, spread
+
+# Longest side of a picture in a row of several.
+TILE_PX = 512
+MAX_TABLE_ROWS = 15
+# A marker is drawn for a frame of this many pixels; frames of other sizes scale it.
+MARKER_FRAME_PX = 170
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; `numeric` are the columns set flush right; `wide` fills the page."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[int] = frozenset()
+    wide: bool = False
+
+
+def fact_table(caption: str, facts: Mapping[str, object]) -> Table:
+    """Names and values, one a row."""
+    return Table(caption, ["what", "value"], [[key, text(value)] for key, value in facts.items()])
+
+
+# --- dataset: contact_sheet.png, faces.jsonl (detector, score), rejects.jsonl, split.json ---
+
+
+@dataclass(frozen=True)
+class DatasetSection:
+    """What the dataset holds and what was left out."""
+
+    lead: str
+    images: int
+    rejected: int
+    contact_sheet: Picture | None
+    tables: list[Table]
+
+
+def dataset_section(folder: Path, picture_px: int) -> DatasetSection:
+    """Contact sheet, counts, detectors used and reasons for leaving pictures out."""
+    faces = read_records(folder / "faces.jsonl")
+    rejects = read_records(folder / "rejects.jsonl")
+    split = read_object(folder / "split.json")
+    train, heldout = (_length(split.get(key)) for key in ("train", "heldout"))
+    images = len(faces) or train + heldout
+    sources = len({text(face.get("source")) for face in faces})
+    lead = f"{_count(images, 'face')} from {_count(sources, 'picture')}"
+    if train or heldout:
+        lead += f"; {train} to train on, {heldout} held out"
+    lead += f"; {_count(len(rejects), 'picture')} left out."
+    return DatasetSection(
+        lead=lead,
+        images=images,
+        rejected=len(rejects),
+        contact_sheet=embed_picture(
+            folder / "contact_sheet.png",
+            f"Contact sheet: a grid of centred faces out of the dataset's {images}",
+            picture_px,
+            "A sample of the dataset after centring and levelling.",
+        ),
+        tables=[table for table in (_detectors(faces), _reasons(rejects)) if table.rows],
+    )
+
+
+def _detectors(faces: Sequence[Record]) -> Table:
+    scores: dict[str, list[float]] = defaultdict(list)
+    for face in faces:
+        scores[text(face.get("detector"))].append(number(face.get("score")))
+    rows = []
+    for detector, values in sorted(scores.items(), key=lambda item: -len(item[1])):
+        finite = [value for value in values if math.isfinite(value)]
+        mean = format_number(sum(finite) / len(finite)) if finite else "–"
+        share = f"{100 * len(values) / len(faces):.1f} %"
+        rows.append([detector, str(len(values)), share, mean])
+    head = ["detector", "faces", "share", "mean score"]
+    return Table("Detectors used", head, rows, frozenset({1, 2, 3}))
+
+
+def _reasons(rejects: Sequence[Record]) -> Table:
+    counts = Counter(text(record.get("reason")) for record in rejects)
+    examples: dict[str, str] = {}
+    for record in rejects:
+        examples.setdefault(text(record.get("reason")), text(record.get("source")))
+    rows = [
+        [reason, str(count), examples[reason]]
+        for reason, count in counts.most_common(MAX_TABLE_ROWS)
+    ]
+    rest = sum(counts.values()) - sum(int(row[1]) for row in rows)
+    if rest:
+        rows.append([f"{len(counts) - len(rows)} other reasons", str(rest), "see rejects.jsonl"])
+    head = ["reason", "pictures", "for example"]
+    return Table("Pictures left out", head, rows, frozenset({1}))
+
+
+# --- model: stats.jsonl, samples/*.png ---
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A plot of training statistics: stats.jsonl's keys and the names shown for them."""
+
+    title: str
+    y_label: str
+    keys: Mapping[str, str]
+    zero: bool = False
+    reference: tuple[str, str] | None = None
+
+
+IMAGES_SEEN = "images_seen"
+CURVES = (
+    Curve("Adversarial loss", "loss", {"loss_G": "generator", "loss_D": "discriminator"}, True),
+)
+
+
+@dataclass(frozen=True)
+class TrainingSection:
+    """How the training went."""
+
+    lead: str
+    images_seen: float
+    plots: list[Plot]
+    samples: list[Picture]
+
+
+def training_section(folder: Path, grids: int, picture_px: int) -> TrainingSection:
+    """Curves from stats.jsonl and sample grids at up to `grids` points, the last one larger."""
+    records = read_records(folder / "stats.jsonl")
+    seen = [number(record.get(IMAGES_SEEN)) for record in records]
+    finite = [value for value in seen if math.isfinite(value)]
+    images_seen = max(finite, default=math.nan)
+    samples = _samples(folder / "samples", grids, picture_px)
+    lead = f"The network saw {images_seen:,.0f} images." if finite else "No statistics were kept."
+    return TrainingSection(lead, images_seen, _curves(records, seen), samples)
+
+
+def _curves(records: Sequence[Record], seen: Sequence[float]) -> list[Plot]:
+    unit = 1000.0
+    kimg = [value / unit for value in seen]
+    plots = []
+    for curve in CURVES:
+        series = [
+            Series(label, kimg, [number(record.get(key)) for record in records])
+            for key, label in curve.keys.items()
+        ]
+        plot = make_plot(
+            curve.title,
+            series,
+            x_label="thousand images seen",
+            y_label=curve.y_label,
+            zero=curve.zero,
+        )
+        if plot:
+            plots.append(plot)
+    return plots
+
+
+def _samples(folder: Path, grids: int, picture_px: int) -> list[Picture]:
+    files = sorted(_files(folder, ".png"), key=lambda path: _digits(path.stem))
+    pictures = []
+    for index in spread(len(files), grids):
+        last = index == len(files) - 1
+        caption = f"after {_digits(files[index].stem):,} images"
+        alt = f"Grid of generated faces {caption}"
+        picture = embed_picture(files[index], alt, picture_px if last else TILE_PX, caption)
+        if picture:
+            pictures.append(picture)
+    return pictures
+
+
+# --- inversion: inversion.json, source.png, aligned.png, pivot.png, tuned.png, trace.jsonl ---
+
+
+@dataclass(frozen=True)
+class InversionSection:
+    """The uploaded picture and what the network makes of it."""
+
+    lead: str
+    pictures: list[Picture]
+    plots: list[Plot]
+    tables: list[Table]
+
+
+INVERSION_PICTURES = (
+    ("source.png", "Uploaded picture"),
+    ("aligned.png", "Aligned: the face, centred and levelled"),
+    ("pivot.png", "Pivot: nearest face of the model"),
+    ("tuned.png", "Tuned: after pivotal tuning"),
+)
+
+
+def inversion_section(folder: Path) -> InversionSection:
+    """The four pictures side by side, the distances and the traces of both phases."""
+    description = read_object(folder / "inversion.json")
+    pictures = [
+        embed_picture(folder / name, caption, TILE_PX, caption)
+        for name, caption in INVERSION_PICTURES
+    ]
+    metrics = description.get("metrics")
+    tables = [fact_table("Measures", metrics)] if isinstance(metrics, dict) and metrics else []
+    return InversionSection(
+        lead="The uploaded picture, found again by the model, which was then tuned to it.",
+        pictures=[picture for picture in pictures if picture],
+        plots=_inversion_plots(read_records(folder / "trace.jsonl")),
+        tables=tables,
+    )
+
+
+def _inversion_plots(trace: Sequence[Record]) -> list[Plot]:
+    phases: dict[str, list[Record]] = defaultdict(list)
+    for record in trace:
+        phases[text(record.get("phase"))].append(record)
+    plots = []
+    for phase, records in phases.items():
+        steps = [number(record.get("step")) for record in records]
+        loss = [number(record.get("loss")) for record in records]
+        plot = make_plot(
+            f"Loss: {phase}",
+            [Series("loss", steps, loss)],
+            x_label="step",
+            y_label="loss",
+            zero=True,
+        )
+        if plot:
+            plots.append(plot)
+    return plots
+
+
+# --- edit: edit.json, before_after.png, full.png, frames/*.png, frames.*, trace.jsonl ---
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A handle and its target, in the frame's continuous pixels (x, y)."""
+
+    handle: tuple[float, float]
+    target: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One shown frame of the drag with its markers; `unit` is the markers' size in its pixels."""
+
+    src: str
+    width: int
+    height: int
+    unit: float
+    pairs: list[Pair]
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class DragSection:
+    """What was dragged where, and how it went."""
+
+    lead: str
+    before: Picture | None
+    after: Picture | None
+    frames: list[Frame]
+    film: Film | None
+    poster: str
+    full: Picture | None
+    plots: list[Plot]
+    tables: list[Table]
+
+
+def drag_section(folder: Path, key_frames: int, picture_px: int, video_bytes: int) -> DragSection:
+    """Key frames with markers, animation, traces, tables and the full picture."""
+    description = read_object(folder / "edit.json")
+    trace = [r for r in read_records(folder / "trace.jsonl") if isinstance(r.get("handles"), list)]
+    shown, poster = _key_frames(folder / "frames", trace, key_frames)
+    before, after = _before_after(folder)
+    return DragSection(
+        lead=_drag_lead(trace),
+        before=before,
+        after=after,
+        frames=shown,
+        film=embed_film(folder, video_bytes),
+        poster=poster,
+        full=embed_picture(
+            folder / "full.png",
+            "The uploaded picture with the edited face in its place",
+            picture_px,
+            "The edited face pasted back into the uploaded picture.",
+        ),
+        plots=_drag_plots(trace),
+        tables=_drag_tables(trace, description),
+    )
+
+
+def _pairs(record: Record) -> list[Pair]:
+    """Handles and targets of one step; the trace's `handles` hold position and target."""
+    pairs = []
+    for handle in record.get("handles", []):
+        if isinstance(handle, dict):
+            position, target = point(handle.get("position")), point(handle.get("target"))
+            if position and target:
+                pairs.append(Pair(position, target))
+    return pairs
+
+
+def _key_frames(folder: Path, trace: Sequence[Record], count: int) -> tuple[list[Frame], str]:
+    """Frames spread over the drag, and the first one's data URI (for the video's poster)."""
+    files = sorted(_files(folder, ".png"), key=lambda path: _digits(path.stem))
+    frames: list[Frame] = []
+    for index in spread(len(files), count):
+        picture = embed_picture(files[index], "", TILE_PX)
+        if picture is None:
+            continue
+        step = _digits(files[index].stem)
+        record = _at_step(trace, step)
+        scale = picture.width / picture.original_width
+        pairs = [Pair(_scaled(p.handle, scale), _scaled(p.target, scale)) for p in _pairs(record)]
+        left = _distance(record)
+        caption = f"step {step}"
+        if math.isfinite(left):
+            caption += f", {left:.1f} px left"
+        frames.append(
+            Frame(
+                src=picture.src,
+                width=picture.width,
+                height=picture.height,
+                unit=round(max(picture.width, picture.height) / MARKER_FRAME_PX, 3),
+                pairs=pairs,
+                alt=f"The face at {caption}; {_count(len(pairs), 'handle')} and targets marked",
+                caption=caption,
+            )
+        )
+    return frames, frames[0].src if frames else ""
+
+
+def _scaled(at: tuple[float, float], scale: float) -> tuple[float, float]:
+    return round(at[0] * scale, 2), round(at[1] * scale, 2)
+
+
+def _at_step(trace: Sequence[Record], step: int) -> Record:
+    """The last record not after `step` (a frame shows the state its record measured)."""
+    fitting = [record for record in trace if number(record.get("step")) <= step]
+    return fitting[-1] if fitting else (trace[0] if trace else {})
+
+
+def _distance(record: Record) -> float:
+    """Mean distance of the handles to their targets in pixels of the model; NaN without handles."""
+    distances = [math.dist(pair.handle, pair.target) for pair in _pairs(record)]
+    return sum(distances) / len(distances) if distances else math.nan
+
+
+def _drag_lead(trace: Sequence[Record]) -> str:
+    if not trace:
+        return "The edit kept no trace."
+    handles = _count(len(_pairs(trace[0])), "handle")
+    start, end = _distance(trace[0]), _distance(trace[-1])
+    return (
+        f"{handles}, {len(trace)} steps; mean distance to the target "
+        f"from {start:.1f} to {end:.1f} px at the model's resolution."
+    )
+
+
+def _drag_plots(trace: Sequence[Record]) -> list[Plot]:
+    steps = [number(record.get("step")) for record in trace]
+    handles = len(_pairs(trace[0])) if trace else 0
+    distances = []
+    for index in range(min(handles, 4)):
+        values = []
+        for record in trace:
+            pairs = _pairs(record)
+            pair = pairs[index] if index < len(pairs) else None
+            values.append(math.dist(pair.handle, pair.target) if pair else math.nan)
+        distances.append(Series(f"handle {index + 1}", steps, values))
+    loss = Series("loss", steps, [number(record.get("loss")) for record in trace])
+    plots = (
+        make_plot("Distance to target", distances, x_label="step", y_label="pixels", zero=True),
+        make_plot("Loss", [loss], x_label="step", y_label="motion loss", zero=True),
+    )
+    return [plot for plot in plots if plot]
+
+
+def _drag_tables(trace: Sequence[Record], description: Record) -> list[Table]:
+    if not trace:
+        return []
+    rows = []
+    for index, (first, last) in enumerate(zip(_pairs(trace[0]), _pairs(trace[-1]), strict=False)):
+        places = [first.handle, last.handle, last.target]
+        cells = [f"{x:.1f}, {y:.1f}" for x, y in places]
+        left = f"{math.dist(last.handle, last.target):.2f}"
+        rows.append([str(index + 1), *cells, left])
+    head = ["handle", "from (x, y)", "to (x, y)", "target (x, y)", "px left"]
+    return [Table("Handles, in pixels of the model's picture", head, rows, frozenset({4}))]
+
+
+def _before_after(folder: Path) -> tuple[Picture | None, Picture | None]:
+    """The face before and after: the halves of before_after.png, the left one being before."""
+    both = open_picture(folder / "before_after.png")
+    if both is None or both.width < 2:
+        return None, None
+    half = both.width // 2
+    left = both.crop((0, 0, half, both.height))
+    right = both.crop((both.width - half, 0, both.width, both.height))
+    return (
+        embed_image(left, "The face before the drag", TILE_PX, "Before"),
+        embed_image(right, "The face after the drag", TILE_PX, "After"),
+    )
+
+
+# --- shared ---
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.suffix == suffix and path.is_file()]
+
+
+def _digits(stem: str) -> int:
+    digits = "".join(character for character in stem if character in "0123456789")
+    return int(digits[:18]) if digits else 0
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else 0
+
+
+def _count(value: int, noun: str) -> str:
+    return f"{value} {noun}" if value == 1 else f"{value} {noun}s"
