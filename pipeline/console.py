@@ -182,21 +182,56 @@ def catch_stop() -> Iterator[Callable[[], bool]]:
                     raise Interrupted("Stopped at ...; run the same command again to continue.")
     """
     asked = False
+    owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        if os.getpid() != owner:
+            _in_worker(number)
+            return
         if asked:
             raise KeyboardInterrupt
         asked = True
         # os.write, because print is not safe when the signal arrives in the middle of a print.
         os.write(2, b"\nStopping after this step (again to stop at once) ...\n")
 
+    with _handling(handle, signal.SIGINT, signal.SIGTERM):
+        yield lambda: asked
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Make SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that both are cleaned up after."""
+    owner = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            _in_worker(number)
+            return
+        raise KeyboardInterrupt
+
+    with _handling(handle, signal.SIGTERM):
+        yield
+
+
+def _in_worker(number: int) -> None:
+    """What a forked worker does, which inherits our handlers: die of SIGTERM, as its pool expects,
+    and leave Ctrl-C, which the terminal sends to everybody, to the parent."""
+    if number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def _handling(
+    handle: Callable[[int, FrameType | None], None], *numbers: signal.Signals
+) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: asked
+        yield
         return
-    earlier = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield lambda: asked
+        yield
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Versioned, immutable, digested folders: what every stage takes and makes."""

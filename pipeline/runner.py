@@ -1,0 +1,241 @@
+"""Runs a stage: resolves its inputs, names the run, reuses, resumes or runs it, and commits.
+
+The only place that knows both stages and the store. Knows nothing about Hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts.draft import Draft, disk_errors
+from pipeline.artifacts.manifest import Parent, Plan, Source, read_source
+from pipeline.artifacts.reference import check_name, parse
+from pipeline.artifacts.store import Artifact, Store, quick_check
+from pipeline.console import duration, say, sigterm_interrupts
+from pipeline.errors import AnimedragError, ArtifactError, ConfigError, Interrupted
+from pipeline.stages import STAGES, Stage, producer
+
+
+class StageFailed(AnimedragError):
+    """A stage met an error nobody foresaw; the message says where the traceback lies."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run_stage` did: the artifact, and whether it was "reused", "resumed" or "run"."""
+
+    artifact: Artifact
+    how: str
+
+
+def run_stage(
+    stage: Stage, config: Any, store: Store, stages: tuple[Stage, ...] = STAGES
+) -> Outcome:
+    """Make what `stage` makes of `config` (its config dataclass), unless it is there already.
+
+    AnimedragError for everything that is about the user's input or machine; the draft stays then,
+    and the same call goes on from it.
+    """
+    inputs, plan = _plan(stage, config, store, stages)
+    finished = store.find_finished(plan)
+    if finished is not None:
+        return _reused(stage, finished)
+    with sigterm_interrupts():
+        draft = _open_draft(stage, plan, store)
+        try:
+            finished = store.find_finished(plan)
+            if finished is not None:  # by the process we waited for
+                draft.discard()
+                return _reused(stage, finished)
+            store.hold_parents(plan)
+            return _work(stage, config, inputs, plan, draft)
+        finally:
+            draft.close()
+
+
+def _open_draft(stage: Stage, plan: Plan, store: Store) -> Draft:
+    def wait(holder: str) -> None:
+        say(f"{stage.name}: process {holder} is running the same; waiting until it ends.")
+
+    with disk_errors(store.root):
+        try:
+            return store.draft(plan, wait)
+        except PermissionError as error:
+            raise ArtifactError(
+                f"{error.filename} cannot be written; set store= to a folder of yours."
+            ) from error
+
+
+def _reused(stage: Stage, artifact: Artifact) -> Outcome:
+    say(f"{stage.name}: reused {artifact.reference}; nothing that decides the result has changed.")
+    return Outcome(artifact, "reused")
+
+
+def _work(
+    stage: Stage, config: Any, inputs: Mapping[str, Path], plan: Plan, draft: Draft
+) -> Outcome:
+    metrics = draft.finished_metrics()
+    how = "resumed" if draft.begun else "run"
+    if metrics is not None:
+        say(f"{stage.name}: resumed; it had finished, and only its result was to be filed.")
+    else:
+        if draft.begun:
+            say(f"{stage.name}: resumed after {duration(draft.seconds)} of earlier work.")
+        else:
+            say(f"{stage.name}: making {plan.kind}/{plan.name}.")
+        metrics = _run(stage, config, inputs, draft)
+    artifact = Artifact(draft.commit(metrics))
+    manifest = artifact.manifest
+    say(f"{stage.name}: made {manifest.reference} in {duration(manifest.wall_seconds)}.")
+    return Outcome(artifact, how)
+
+
+def _run(
+    stage: Stage, config: Any, inputs: Mapping[str, Path], draft: Draft
+) -> dict[str, float | int | str]:
+    try:
+        with disk_errors(draft.folder):
+            return plain_metrics(stage.run_function()(config, inputs, draft.out))
+    except AnimedragError:
+        raise
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"{stage.name} was stopped; run the same command again to continue."
+        ) from error
+    except Exception as error:
+        log = draft.folder / "error.log"
+        with disk_errors(draft.folder):
+            log.write_text(traceback.format_exc(), encoding="utf-8")
+        raise StageFailed(
+            f"{stage.name} stopped at an unexpected error ({type(error).__name__}: "
+            f"{first_line(error)}); details are in {log}."
+        ) from error
+
+
+def _plan(
+    stage: Stage, config: Any, store: Store, stages: tuple[Stage, ...]
+) -> tuple[dict[str, Path], Plan]:
+    """The folders the stage will see, and the plan of the run."""
+    check_name(config.name)
+    parents: dict[str, Parent] = {}
+    sources: dict[str, Source] = {}
+    inputs: dict[str, Path] = {}
+    for key, kind in stage.inputs.items():
+        reference = value_at(config, key)
+        if reference is not None:
+            artifact = _find_input(stage, key, kind, str(reference), store, stages)
+            parents[key] = store.parent_of(artifact)
+            inputs[key] = artifact.folder
+    for key in stage.sources:
+        path = value_at(config, key)
+        if path is not None:
+            inputs[key] = Path(str(path)).expanduser()
+            sources[key] = _read_source(stage, key, inputs[key])
+    plan = Plan(
+        kind=stage.produces,
+        name=config.name,
+        stage=stage.name,
+        stage_version=stage.version,
+        config=plain_config(config),
+        # The references and paths are stood for by the digests of what they name.
+        ignored=(*stage.transient, *stage.inputs, *stage.sources),
+        parents=parents,
+        sources=sources,
+    )
+    return inputs, plan
+
+
+def _read_source(stage: Stage, key: str, path: Path) -> Source:
+    try:
+        return read_source(path)
+    except AnimedragError as error:
+        raise type(error)(f"{stage.name}.{key}: {error}") from error
+
+
+def _find_input(
+    stage: Stage,
+    key: str,
+    kind: str,
+    reference: str,
+    store: Store,
+    stages: tuple[Stage, ...],
+) -> Artifact:
+    setting = f"{stage.name}.{key}"
+    try:
+        artifact = store.find(reference)
+        found = artifact.manifest.plan.kind
+        damage = quick_check(artifact)
+    except ArtifactError as error:
+        advice = _advice(reference, kind, store, stages)
+        raise ArtifactError(f"{setting}={reference}: {str(error).rstrip('.')}{advice}.") from error
+    if found != kind:
+        raise ConfigError(
+            f"{setting}={reference} is of kind {found}, but {stage.name} needs one of kind {kind}; "
+            f"use for example {setting}={kind}/{artifact.manifest.plan.name}."
+        )
+    if damage:
+        raise ArtifactError(
+            f"{setting}: {artifact} is damaged ({damage}); "
+            f"see python -m scripts.artifacts verify {artifact}."
+        )
+    return artifact
+
+
+def _advice(reference: str, kind: str, store: Store, stages: tuple[Stage, ...]) -> str:
+    """What to run so that the missing artifact exists, "" if no stage makes its kind."""
+    maker = producer(kind, stages)
+    try:
+        name = parse(reference).name
+    except ArtifactError:
+        return ""
+    if maker is None or name in store.names(kind):
+        return ""
+    return f"; run `make {maker.name} CHARACTER={name}` first"
+
+
+def value_at(config: Any, key: str) -> Any:
+    """The value at the dotted `key` of nested dataclasses (or mappings)."""
+    for part in key.split("."):
+        config = config[part] if isinstance(config, Mapping) else getattr(config, part)
+    return config
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """The config dataclass as JSON values."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float | int | str]:
+    """Metrics as JSON values: numpy's and torch's scalars unpacked, NaN and inf as text."""
+    return {
+        str(key): _plain(value if isinstance(value, str | int | float) else value.item())
+        for key, value in metrics.items()
+    }
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]

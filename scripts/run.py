@@ -1,0 +1,93 @@
+"""Run stages: python -m scripts.run stage=train character=ganyu network=stylegan3-t train.kimg=100
+
+Hydra puts the config together, the runner does the work. Bad input ends in one sentence on stderr
+and exit code 2, an unforeseen error in one sentence that says where its traceback lies and exit
+code 1, a stop by Ctrl-C or SIGTERM in exit code 130. Imports no torch before a stage runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from pipeline.artifacts.store import Store
+from pipeline.console import complain
+from pipeline.errors import AnimedragError
+from pipeline.runner import first_line, run_stage
+from pipeline.settings import (
+    chosen_stages,
+    explain,
+    is_config_problem,
+    register,
+    root_schema,
+    stage_config,
+)
+from pipeline.stages import GROUPS, STAGES, Group, Stage
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def run(settings: DictConfig, stages: tuple[Stage, ...] = STAGES) -> None:
+    """Run the stages that the composed config names."""
+    store = Store(Path(settings.store).expanduser())
+    for stage in chosen_stages(settings, stages):
+        run_stage(stage, stage_config(settings, stage), store, stages)
+
+
+def main(
+    stages: tuple[Stage, ...] = STAGES,
+    groups: tuple[Group, ...] = GROUPS,
+    conf: Path = CONF,
+) -> int:
+    """Run the command line; returns the exit code."""
+    # Hydra would print a traceback, or its own words, and exit by itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    schema: Any = None
+
+    def task(settings: DictConfig) -> None:
+        try:
+            run(settings, stages)
+        except AnimedragError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                # Hydra reports only the first failure, and only after the whole sweep.
+                job = HydraConfig.get().job
+                complain(f"Job {job.num} ({job.override_dirname}): {error}")
+            raise
+
+    try:
+        register(stages, groups)
+        schema = root_schema(stages, groups)
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
+    except AnimedragError as error:
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain("Stopped.")
+        return 130
+    except Exception as error:
+        if is_config_problem(error):
+            problem = explain(error, schema)
+            complain(str(problem))
+            return problem.exit_code
+        complain(_unforeseen(error))
+        return 1
+    return 0
+
+
+def _unforeseen(error: Exception) -> str:
+    log = Path("runs") / f"error-{os.getpid()}.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return f"Unexpected error ({type(error).__name__}: {first_line(error)}); details are in {log}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
