@@ -1,0 +1,124 @@
+"""Settings of the invert stage. Plain values only; knows nothing of tensors or files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from pipeline.errors import ConfigError, check_choice, check_range
+
+ALIGNMENTS = ("auto", "face", "none")
+SPACES = ("w", "w+")
+STARTS = ("w_avg", "best")
+PERCEPTUALS = ("auto", "lpips-alex", "lpips-vgg", "discriminator")
+
+
+@dataclass
+class ProjectConfig:
+    """Finding the pivot (StyleGAN2, appendix D; constants of PTI)."""
+
+    # One latent for all layers, or one a layer (closer to the picture, harder to edit).
+    space: str = "w"
+    # Begin at the mean latent, or at the best of `start_samples` random ones.
+    start: str = "w_avg"
+    start_samples: int = 128
+    # Latents mapped to measure the mean and the deviation of w.
+    w_samples: int = 10000
+    steps: int = 450
+    learning_rate: float = 0.01
+    # Shares of the steps over which the rate rises and falls.
+    rampup: float = 0.05
+    rampdown: float = 0.25
+    # Noise on w, in standard deviations of w, and the share of the steps after which it is gone.
+    w_noise: float = 0.05
+    w_noise_ramp: float = 0.75
+    # Weight of the noise regulariser (StyleGAN2 only: StyleGAN3 has no noise maps).
+    noise_weight: float = 1e5
+
+    def __post_init__(self) -> None:
+        check_choice("project.space", self.space, SPACES)
+        check_choice("project.start", self.start, STARTS)
+        check_range("project.start_samples", self.start_samples, 1, 100_000)
+        check_range("project.w_samples", self.w_samples, 2, 1_000_000)
+        check_range("project.steps", self.steps, 1, 100_000)
+        check_range("project.learning_rate", self.learning_rate, 0, 10, low_open=True)
+        for name in ("rampup", "rampdown", "w_noise_ramp"):
+            check_range(f"project.{name}", getattr(self, name), 0, 1)
+        check_range("project.w_noise", self.w_noise, 0, 10)
+        check_range("project.noise_weight", self.noise_weight, 0, 1e12)
+
+
+@dataclass
+class TuneConfig:
+    """Tuning the generator around the pivot (PTI)."""
+
+    # At most so many steps; 0 leaves the generator as it is.
+    steps: int = 350
+    learning_rate: float = 3e-4
+    # Weights of the mean squared error and of the perceptual distance.
+    mse_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    # Perceptual distance at which tuning has arrived and stops.
+    stop_at: float = 0.06
+    # Keep the pictures of other latents where they were (PTI, eqs. 5-6): slower by half or more.
+    locality: bool = False
+    # How far from the pivot, and with which weights.
+    locality_alpha: float = 30.0
+    locality_mse_weight: float = 0.1
+    locality_perceptual_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("tune.steps", self.steps, 0, 100_000)
+        check_range("tune.learning_rate", self.learning_rate, 0, 1, low_open=True)
+        for name in ("mse_weight", "perceptual_weight", "stop_at"):
+            check_range(f"tune.{name}", getattr(self, name), 0, 1e6)
+        check_range("tune.locality_alpha", self.locality_alpha, 0, 1e6, low_open=True)
+        for name in ("locality_mse_weight", "locality_perceptual_weight"):
+            check_range(f"tune.{name}", getattr(self, name), 0, 1e6)
+
+
+@dataclass
+class InvertConfig:
+    """One inversion; the defaults and their reasons are in conf/stages/invert.yaml."""
+
+    # Name of the inversion.
+    name: str = "character"
+    # Reference to the model ("model/ganyu", "model/ganyu:v3", a path).
+    model: str = MISSING
+    # The uploaded picture: path of an image file.
+    image: str = MISSING
+    seed: int = 0
+    # auto | cpu | cuda
+    device: str = "auto"
+    # face: find and level the face as preprocess does; none: the picture's middle square, as it is;
+    # auto: none for a picture of the model's own size, else face, else (no face found) none.
+    align: str = "auto"
+    # Class of a model trained with labels; null where it has none.
+    label: int | None = None
+    # auto: lpips-vgg on a GPU, lpips-alex on a CPU, discriminator where the weights are missing.
+    perceptual: str = "auto"
+    # Pictures below and above these sides are resized for LPIPS (0: never).
+    perceptual_smallest_px: int = 128
+    perceptual_largest_px: int = 256
+    # Steps between saved states: what a kill can cost.
+    save_every: int = 50
+    project: ProjectConfig = field(default_factory=ProjectConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ConfigError("name is empty; give the inversion a name, for example name=ganyu.")
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        check_choice("align", self.align, ALIGNMENTS)
+        check_choice("perceptual", self.perceptual, PERCEPTUALS)
+        check_range("perceptual_smallest_px", self.perceptual_smallest_px, 0, 4096)
+        check_range("perceptual_largest_px", self.perceptual_largest_px, 0, 4096)
+        if 0 < self.perceptual_largest_px < self.perceptual_smallest_px:
+            raise ConfigError(
+                f"perceptual_largest_px={self.perceptual_largest_px} is below "
+                f"perceptual_smallest_px={self.perceptual_smallest_px}; raise it, or set it to 0."
+            )
+        check_range("save_every", self.save_every, 1, 1_000_000)
+        if self.label is not None:
+            check_range("label", self.label, 0)
