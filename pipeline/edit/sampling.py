@@ -8,6 +8,7 @@ handles or optimisation.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -118,7 +119,7 @@ def window(radius_px: float) -> Tensor:
 def vertex(before: float, centre: float, after: float) -> float:
     """Where the parabola through values at -1, 0, 1 has its minimum, within ±0.5; 0 if none."""
     curvature = before - 2 * centre + after
-    if not curvature > 0:
+    if not 0 < curvature < math.inf:
         return 0.0
     return max(-0.5, min(0.5, 0.5 * (before - after) / curvature))
 

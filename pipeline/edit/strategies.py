@@ -199,8 +199,8 @@ def _proposal(
     next_ws[:, first:last] += move
     return Proposal(
         handles=handles,
-        motion_loss=float(motion_loss),
-        mask_loss=float(mask_loss),
+        motion_loss=float(motion_loss.detach()),
+        mask_loss=float(mask_loss.detach()),
         gradient=gradient,
         next_ws=next_ws,
         moments=moments,
