@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError, check_range
 
 @dataclass
 class ReportConfig:
-    """What one report shows; the defaults and their reasons are in conf/stage/report.yaml."""
+    """What one report shows; the defaults and their reasons are in conf/stages/report.yaml."""
 
     # Name of the report, and of the character in its title.
     name: str = "character"

@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 
 # One plot in the units of its viewBox; a plot is shown at about one screen pixel a unit.
 WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 40
 # More points than about one per two screen pixels cannot be seen; they are averaged.
 MAX_POINTS = 180
 TABLE_ROWS = 10
+# Values beyond it (a diverged loss) are gaps, and as much below 1 they are 0: no axis shows them.
+HUGE = 1e100
+
+_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,11 @@ def format_number(value: float, digits: int = 3) -> str:
         return "–"
     if value == 0:
         return "0"
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        # A hair below the limit already rounds up to it.
-        if abs(value) >= limit * (1 - 0.5 * 10.0**-digits):
-            return _significant(value / (1e3 if suffix == "k" else limit), digits) + suffix
+    # A hair below a million already rounds up to it; below 10,000 numbers are written out.
+    hair = 1 - 0.5 * 10.0**-digits
+    for limit, suffix in ((1e9 * hair, "G"), (1e6 * hair, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            return _significant(value / _UNITS[suffix], digits) + suffix
     return _significant(value, digits)
 
 
@@ -127,16 +132,20 @@ class _Bucket:
     high: float
 
 
+def _shown(value: float) -> float:
+    return value if abs(value) > 1 / HUGE else 0.0
+
+
 def _buckets(series: Series) -> list[list[_Bucket]]:
-    """The series as runs of finite points, each averaged to at most MAX_POINTS buckets."""
+    """The series as runs of points that can be shown, averaged to at most MAX_POINTS in all."""
     per_bucket = max(1, math.ceil(len(series.x) / MAX_POINTS))
     runs: list[list[_Bucket]] = [[]]
     for start in range(0, len(series.x), per_bucket):
         chunk = range(start, min(start + per_bucket, len(series.x)))
         points = [
-            (series.x[i], series.y[i])
+            (_shown(series.x[i]), _shown(series.y[i]))
             for i in chunk
-            if math.isfinite(series.x[i]) and math.isfinite(series.y[i])
+            if abs(series.x[i]) < HUGE and abs(series.y[i]) < HUGE
         ]
         if not points:
             if runs[-1]:
@@ -163,16 +172,23 @@ class _Scale:
         return round(self.start + share * (self.end - self.start), 2)
 
 
-def _range(values: Sequence[float], *, zero: bool, pad: float) -> tuple[float, float]:
+def _range(values: Sequence[float], *, zero: bool = False) -> tuple[float, float]:
+    """Smallest and largest value (and 0), widened where they are equal."""
     low, high = min(values), max(values)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         half = abs(low) * 0.1 or 0.5
         return low - half, high + half
-    extra = (high - low) * pad
-    # A range that starts at zero stays there: nothing is below it.
-    return (0.0 if low == 0 else low - extra), (0.0 if high == 0 else high + extra)
+    return low, high
+
+
+def _round_range(low: float, high: float) -> tuple[float, float]:
+    """The range widened to whole ticks, so that the uppermost and lowest line carry a label."""
+    ticks = nice_ticks(low, high)
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
+    # The tolerance keeps a value that is a tick but for rounding from opening another step.
+    return math.floor(low / step + 1e-6) * step, math.ceil(high / step - 1e-6) * step
 
 
 def make_plot(
@@ -184,7 +200,7 @@ def make_plot(
     zero: bool = False,
     references: Sequence[tuple[float, str]] = (),
 ) -> Plot | None:
-    """Lay out a line plot; None if no series has a finite point.
+    """Lay out a line plot; None if no series has a point that can be shown.
 
     zero: the vertical axis includes 0. references: horizontal guides (value, text).
     """
@@ -193,12 +209,12 @@ def make_plot(
     if not runs:
         return None
     every = [bucket for _, parts in runs for part in parts for bucket in part]
-    guides = [(value, text) for value, text in references if math.isfinite(value)]
+    guides = [(value, text) for value, text in references if abs(value) < HUGE]
     xs = [bucket.x for bucket in every]
     ys = [bucket.low for bucket in every] + [bucket.high for bucket in every]
     ys += [value for value, _ in guides]
-    x_scale = _Scale(*_range(xs, zero=False, pad=0.0), LEFT, WIDTH - RIGHT)
-    y_scale = _Scale(*_range(ys, zero=zero, pad=0.06), HEIGHT - BOTTOM, TOP)
+    x_scale = _Scale(*_range(xs), LEFT, WIDTH - RIGHT)
+    y_scale = _Scale(*_round_range(*_range(ys, zero=zero)), HEIGHT - BOTTOM, TOP)
     lines = [_line(item, parts, x_scale, y_scale) for item, parts in runs]
     table_head, table = _table(x_label, runs)
     return Plot(

@@ -6,7 +6,7 @@ of the report are named from their children's manifests) nor of payloads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,6 +145,10 @@ def _node(manifest: Manifest, known: Mapping[str, Manifest], shown: set[str]) ->
     for parent in manifest.plan.parents.values():
         found = known.get(parent.digest)
         children.append(_node(found, known, shown) if found else _absent(parent))
+    if not children:
+        # Such as a dataset painted by the program.
+        seed = "" if manifest.seed is None else f" and seed {manifest.seed}"
+        children.append(Node("no raw files", f"made from its settings{seed} alone"))
     detail = (
         f"{manifest.plan.stage}, {manifest.created[:10]}, {duration(manifest.wall_seconds)}, "
         f"{_plural(len(manifest.files), 'file')}"
@@ -171,12 +175,3 @@ def _source_node(key: str, source: Source) -> Node:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def sources_without_files(manifests: Sequence[Manifest]) -> list[str]:
-    """Stages that took no raw files, such as a dataset that was painted from a seed."""
-    return [
-        manifest.plan.stage
-        for manifest in manifests
-        if not manifest.plan.sources and not manifest.plan.parents
-    ]

@@ -20,7 +20,7 @@ def run(
     if not inputs:
         raise ConfigError(
             "A report needs at least one of dataset, model, inversion, edit; "
-            "give one, for example stage.model=model/ganyu."
+            "give one, for example report.model=model/ganyu."
         )
     html = render(build_page(config, inputs)).encode("utf-8")
     # One write into the runner's draft: an interrupted run simply starts again.
