@@ -79,16 +79,42 @@ def chosen_stages(settings: DictConfig, stages: tuple[Stage, ...] = STAGES) -> l
 
 def stage_config(settings: DictConfig, stage: Stage) -> Any:
     """The stage's config dataclass, validated; ConfigError if a value is missing or impossible."""
-    check_choice("device", settings.device, DEVICES)
-    node = settings[stage.name]
-    missing = sorted(OmegaConf.missing_keys(node))
-    if missing:
-        key = f"{stage.name}.{missing[0]}"
-        raise ConfigError(f"{key} has no value; add {key}=... to the command.")
     try:
+        check_choice("device", settings.device, DEVICES)
+        node = settings[stage.name]
+        for key in sorted(OmegaConf.missing_keys(node)):
+            raise ConfigError(f"{key} has no value; add {key}=... to the command.")
         return OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
-        raise explain(error, type(settings)) from error
+        raise explain(error, None) from error
+    except ConfigError as error:
+        raise ConfigError(_with_stage(str(error), settings, stage)) from error
+
+
+def _with_stage(sentence: str, settings: DictConfig, stage: Stage) -> str:
+    """The sentence with its leading `key=` as the command line spells it: `train.key=`."""
+    found = re.match(r"(\w+)[\w.]*(=| )", sentence)
+    if found is None or found.group(1) in settings or found.group(1) not in settings[stage.name]:
+        return sentence
+    return f"{stage.name}.{sentence}"
+
+
+def check_keys(settings: DictConfig, schema: type[Any]) -> None:
+    """Raise ConfigError for a key the schema does not have (Hydra lets `+key=value` add any)."""
+    valid = set(_keys(schema))
+    for key in _composed_keys(OmegaConf.to_container(settings, resolve=False), schema):
+        if key not in valid:
+            raise ConfigError(_unknown_key(key, schema))
+
+
+def _composed_keys(node: Any, schema: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a composed config, as deep as the schema's dataclasses go."""
+    nested = dict(_fields(schema))
+    for name, value in node.items():
+        yield f"{prefix}{name}"
+        inner = nested.get(str(name))
+        if inner is not None and isinstance(value, dict):
+            yield from _composed_keys(value, inner, f"{prefix}{name}.")
 
 
 def explain(error: BaseException, schema: type[Any] | DictConfig | None) -> ConfigError:
@@ -114,7 +140,7 @@ def _sentence(error: BaseException, schema: Any) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(error.full_key or str(error.key), schema)
     if isinstance(error, InterpolationToMissingValueError | InterpolationResolutionError):
-        return f"{error.full_key}={_raw_value(error)} cannot be resolved: {_one_line(str(error))}"
+        return f"{error.full_key} cannot be resolved: {_one_line(str(error))}"
     if isinstance(error, ValidationError):
         return _impossible_value(error, schema)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
@@ -140,12 +166,14 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _unreadable_override(error: OverrideParseException, schema: Any) -> str:
     override = error.override
-    if "=" not in override and schema is not None:
+    if "=" in override:
         return (
-            f"{override!r} is no setting; write key=value, for example stage={override} "
-            f"or {nearest(override, _keys(schema))}=...."
+            f"{override!r} cannot be read as key=value; put values with signs such as , = ( ) or "
+            "spaces between two kinds of quotes: key='\"a (b)\"'."
         )
-    return f"{override!r} cannot be read as key=value ({_one_line(error.message)})"
+    if schema is not None and override in dict(_fields(schema)):
+        return f"{override!r} has no value; write stage={override} or {override}.SETTING=VALUE."
+    return f"{override!r} has no value; write key=value, for example stage=train."
 
 
 def _unknown_key(key: str, schema: Any) -> str:
@@ -159,14 +187,13 @@ def nearest_key(key: str, schema: Any) -> str:
     keys = list(_keys(schema))
     parent, _, leaf = key.rpartition(".")
     siblings = {other.rpartition(".")[2]: other for other in keys if _parent(other) == parent}
-    close = difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)
-    if close:
-        return siblings[close[0]]
     # The right setting of another part: kimg or stage.kimg for train.kimg.
     namesakes = [other for other in keys if other.rpartition(".")[2] == leaf]
-    if namesakes:
-        return nearest(key, namesakes)
-    return nearest(key, keys)
+    very_close = difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.8)
+    close = difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)
+    if very_close or (close and not namesakes):
+        return siblings[(very_close or close)[0]]
+    return nearest(key, namesakes or keys)
 
 
 def _parent(key: str) -> str:
@@ -216,15 +243,10 @@ def _quoted(text: str) -> str:
     return found.group(1) if found else "this value"
 
 
-def _raw_value(error: OmegaConfBaseException) -> str:
-    found = re.search(r"\$\{[^}]*\}", str(error))
-    return found.group(0) if found else "..."
-
-
 def _place(error: BaseException) -> str:
     """The file the mistake is in, where the error says so; "" for the command line."""
     for cause in _chain(error):
-        found = re.search(r"In '([^']+)': \w+ raised while composing", str(cause))
+        found = re.match(r"In '([^']+)': ", str(cause))
         if found and found.group(1) != "config":
             return f"conf/{found.group(1)}.yaml: "
     return ""
@@ -241,9 +263,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.strip().splitlines()]
-    body = "; ".join(line.rstrip(".") for line in lines if line)
-    return body + "."
+    lines = [line.strip().rstrip(".") for line in text.strip().splitlines()]
+    # OmegaConf's last lines tell of its types.
+    internal = ("full_key:", "reference_type", "object_type")
+    return "; ".join(line for line in lines if line and not line.startswith(internal)) + "."
 
 
 def is_config_problem(error: BaseException) -> bool:

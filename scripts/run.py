@@ -8,6 +8,7 @@ code 1, a stop by Ctrl-C or SIGTERM in exit code 130. Imports no torch before a 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.console import complain
 from pipeline.errors import AnimedragError
 from pipeline.runner import first_line, run_stage
 from pipeline.settings import (
+    check_keys,
     chosen_stages,
     explain,
     is_config_problem,
@@ -50,22 +52,29 @@ def main(
     """Run the command line; returns the exit code."""
     # Hydra would print a traceback, or its own words, and exit by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = [quoted_path(argument, stages) for argument in sys.argv[1:]]
     schema: Any = None
+    failure: list[AnimedragError] = []
 
     def task(settings: DictConfig) -> None:
         try:
+            check_keys(settings, root_schema(stages, groups))
             run(settings, stages)
         except AnimedragError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                # Hydra reports only the first failure, and only after the whole sweep.
-                job = HydraConfig.get().job
-                complain(f"Job {job.num} ({job.override_dirname}): {error}")
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                failure.append(error)  # raised below, past Hydra, which would add its own words
+                return
+            # Hydra reports only the first failure, and only after the whole sweep.
+            job = HydraConfig.get().job
+            complain(f"Job {job.num} ({job.override_dirname}): {error}")
             raise
 
     try:
         register(stages, groups)
         schema = root_schema(stages, groups)
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
+        if failure:
+            raise failure[0]
     except AnimedragError as error:
         complain(str(error))
         return error.exit_code
@@ -80,6 +89,20 @@ def main(
         complain(_unforeseen(error))
         return 1
     return 0
+
+
+def quoted_path(argument: str, stages: tuple[Stage, ...] = STAGES) -> str:
+    """`argument` with its value quoted for Hydra if it sets the path of a raw file or folder.
+
+    So that "invert.image=ganyu (2).png" needs no second pair of quotes. Values with a comma stay
+    as they are (a list for --multirun), and so do null, quoted values and interpolations.
+    """
+    key, _, value = argument.partition("=")
+    paths = {f"{stage.name}.{source}" for stage in stages for source in stage.sources}
+    paths |= {source for stage in stages for source in stage.sources if "." in source}
+    if key not in paths or value in ("", "null", "???") or re.search(r"""[,'"\\]|\$\{""", value):
+        return argument
+    return f"{key}='{value}'"
 
 
 def _unforeseen(error: Exception) -> str:
