@@ -135,7 +135,15 @@ def model(root: Path, name: str, parent: Manifest) -> tuple[Path, Manifest]:
             {
                 "images_seen": tick * 500,
                 "loss_G": 0.9 + 0.6 * fade + 0.1 * rng.normal(),
-                "loss_D": 1.2 - 0.5 * fade + 0.1 * rng.normal(),
+                "loss_D_real": 0.6 - 0.2 * fade + 0.05 * rng.normal(),
+                "loss_D_fake": 0.6 - 0.3 * fade + 0.05 * rng.normal(),
+                "logits_real": 0.5 + fade + 0.1 * rng.normal(),
+                "logits_fake": -0.5 - fade + 0.1 * rng.normal(),
+                "sign_real": 0.6 * (1 - fade),
+                "sign_fake": -0.6 * (1 - fade),
+                "augment_p": 0.2 * (1 - fade),
+                "loss_r1": 0.02 + 0.01 * rng.normal(),
+                "seconds_per_kimg": 21 + rng.normal(),
             }
         )
     write_lines(folder / "stats.jsonl", stats)
@@ -156,14 +164,24 @@ def inversion(root: Path, name: str, parent: Manifest) -> tuple[Path, Manifest]:
     face(2, 200).save(folder / "source.png")
     for index, picture in enumerate(("aligned.png", "pivot.png", "tuned.png")):
         face(index).save(folder / picture)
-    (folder / "inversion.json").write_text(
-        json.dumps({"version": 1, "metrics": {"pivot_distance": 0.31, "tuned_distance": 0.05}})
-    )
+    metrics = {
+        **{"psnr_pivot_db": 15.21, "psnr_tuned_db": 27.4, "ssim_pivot": 0.5, "ssim_tuned": 0.91},
+        **{"perceptual_pivot": 0.31, "perceptual_tuned": 0.055},
+        **{"project_steps": 30, "project_seconds": 9.5, "tune_steps": 30, "tune_seconds": 12.25},
+        "stopped_early": 1,
+    }
+    description = {
+        "format": 1,
+        "alignment": {"method": "face", "detector": "animeface"},
+        "perceptual": {"name": "lpips-alex"},
+        "metrics": metrics,
+    }
+    (folder / "inversion.json").write_text(json.dumps(description))
     write_lines(
         folder / "trace.jsonl",
-        [
-            {"phase": phase, "step": step, "loss": 1 / (1 + step)}
-            for phase in ("projection", "tuning")
+        [{"phase": "project", "step": step, "distance": 1 / (1 + step)} for step in range(30)]
+        + [
+            {"phase": "tune", "step": step, "perceptual": 0.3 / (1 + step), "mse": 0.1}
             for step in range(30)
         ],
     )

@@ -42,6 +42,12 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
+def nested(record: Record, key: str) -> Record:
+    """The mapping under `key`; empty where there is none."""
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def number(value: object) -> float:
     """`value` as a float; NaN if it is no number (a missing value is a gap in a plot)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
