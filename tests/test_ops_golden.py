@@ -1,64 +1,19 @@
-"""Every operator against the original's values, first and second derivatives included.
-
-Fields of a case: y the output, dy a random weight, d_X the gradient of sum(y * dy) with respect
-to X, v_X a random tensor, dd_X the gradient of the sum over X of sum(d_X * v_X).
-"""
+"""Every operator against the original's values, first and second derivatives included."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.reference import Arrays, check_case, close
 from torch_utils.ops import conv2d, upfirdn2d
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
 from torch_utils.ops.grid_sample import grid_sample
-
-Arrays = dict[str, np.ndarray]
-
-
-def close(name: str, ours: torch.Tensor, theirs: np.ndarray, fp64_diff: float) -> None:
-    """Equal to 1e-5 of the array's scale, or as well as float32 itself can be."""
-    expected = torch.from_numpy(np.asarray(theirs))
-    assert ours.shape == expected.shape, name
-    scale = float(expected.abs().max()) if expected.numel() else 0.0
-    worst = float((ours.detach() - expected).abs().max()) if expected.numel() else 0.0
-    assert worst <= max(1e-5 * max(scale, 1e-3), 4 * fp64_diff), (name, worst, scale)
-
-
-def check_case(
-    arrays: Arrays, prefix: str, case: dict[str, Any], op: Callable[..., torch.Tensor]
-) -> None:
-    """Run `op` on the case's inputs (by name) and compare all derivatives."""
-    mine = {k.split("/", 1)[1]: v for k, v in arrays.items() if k.startswith(prefix + "/")}
-    names = [k[2:] for k in mine if k.startswith("v_")]
-    fixed = {
-        k: torch.from_numpy(np.asarray(v))
-        for k, v in mine.items()
-        if k not in names and k not in ("y", "dy") and not k.startswith(("d_", "dd_", "v_"))
-    }
-    inputs = {k: torch.from_numpy(mine[k].copy()).requires_grad_() for k in names}
-    dy = torch.from_numpy(mine["dy"].copy()).requires_grad_()
-    guide = case["fp64_max_abs_diff"]
-
-    y = op(**inputs, **fixed)
-    close(f"{prefix} y", y, mine["y"], guide["y"])
-    first = torch.autograd.grad((y * dy).sum(), list(inputs.values()), create_graph=True)
-    for k, gradient in zip(names, first, strict=True):
-        close(f"{prefix} d_{k}", gradient, mine[f"d_{k}"], guide[f"d_{k}"])
-    total = sum(
-        (g * torch.from_numpy(mine[f"v_{k}"])).sum() for k, g in zip(names, first, strict=True)
-    )
-    wanted = {"dy": dy, **inputs}
-    second = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
-    for k, gradient in zip(wanted, second, strict=True):
-        value = torch.zeros_like(wanted[k]) if gradient is None else gradient
-        close(f"{prefix} dd_{k}", value, mine[f"dd_{k}"], guide[f"dd_{k}"])
 
 
 def options(case: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -101,21 +101,21 @@ def modulated_conv2d(
     demodulation = _demodulation(weight, styles) if demodulate else None
     if input_gain is not None:
         styles = styles * input_gain
-    resample = {
-        "f": resample_filter, "up": up, "down": down, "padding": padding,
-        "flip_weight": flip_weight,
-    }  # fmt: skip
+
+    def convolve(images: torch.Tensor, weights: torch.Tensor, groups: int) -> torch.Tensor:
+        return conv2d_resample(
+            images, weights.to(x.dtype), resample_filter, up, down, padding, groups, flip_weight
+        )
+
     if not fused:
-        x = x * styles.to(x.dtype)[:, :, None, None]
-        x = conv2d_resample(x, weight.to(x.dtype), **resample)
+        y = convolve(x * styles.to(x.dtype)[:, :, None, None], weight, groups=1)
         scale = None if demodulation is None else demodulation.to(x.dtype)[:, :, None, None]
-        return scale_and_add(x, scale, noise)
+        return scale_and_add(y, scale, noise)
     weights = weight[None] * styles[:, None, :, None, None]  # [N, out, in, height, width]
     if demodulation is not None:
         weights = weights * demodulation[:, :, None, None, None]
-    x = x.reshape(1, -1, *x.shape[2:])
-    x = conv2d_resample(x, weights.to(x.dtype).flatten(0, 1), groups=batch, **resample)
-    return scale_and_add(x.reshape(batch, -1, *x.shape[2:]), None, noise)
+    y = convolve(x.reshape(1, -1, *x.shape[2:]), weights.flatten(0, 1), groups=batch)
+    return scale_and_add(y.reshape(batch, -1, *y.shape[2:]), None, noise)
 
 
 def scale_and_add(

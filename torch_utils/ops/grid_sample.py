@@ -42,7 +42,7 @@ class _SampleAtConstants(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, d_output: torch.Tensor) -> tuple[torch.Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, d_output: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         (grid,) = ctx.saved_tensors
         return _SampleAdjoint.apply(d_output, grid, ctx.image_shape), None
 
@@ -63,7 +63,7 @@ class _SampleAdjoint(torch.autograd.Function):
         return d_image
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, d_image: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
         (grid,) = ctx.saved_tensors
