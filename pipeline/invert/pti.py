@@ -149,8 +149,16 @@ def set_noise(generator: nn.Module, noise: Mapping[str, Tensor]) -> None:
 
 def synthesis_of(generator: nn.Module) -> nn.Module:
     """The part of the generator that turns ws into a picture."""
-    part = generator.get_submodule("synthesis")
-    return part
+    return generator.get_submodule("synthesis")
+
+
+def picture_of(generator: Any, ws: Tensor, noise_mode: str = "const") -> Tensor:
+    """The generator's picture of ws, in full precision (half precision's gradients vanish)."""
+    return generator.synthesis(ws, **_rendering(noise_mode))
+
+
+def _rendering(noise_mode: str) -> dict[str, Any]:
+    return {"noise_mode": noise_mode, "force_fp32": True}
 
 
 def w_statistics(generator: Any, z: Tensor, c: Tensor) -> tuple[Tensor, float]:
@@ -179,7 +187,7 @@ def best_start(
         wanted = perceptual.features(target)
         for some_z, some_c in zip(z.split(8), c.split(8), strict=True):
             ws = generator.mapping(some_z, some_c)
-            found = perceptual.features(generator.synthesis(ws, noise_mode="const"))
+            found = perceptual.features(picture_of(generator, ws))
             distances = perceptual.distance(
                 [layer.expand(len(ws), -1, -1, -1) for layer in wanted], found
             )
@@ -250,7 +258,7 @@ class Projection:
         for value in self.noise.values():
             penalty = penalty + noise_regulariser(value)
         loss = distance + self.schedule.noise_weight * penalty
-        measured = ProjectionStep(step, rate, float(distance), float(penalty), float(loss))
+        measured = ProjectionStep(step, rate, distance.item(), penalty.item(), loss.item())
         _check_finite(measured.loss, "looking for the pivot", step)
         self._adam.zero_grad(set_to_none=True)
         loss.backward()
@@ -264,7 +272,7 @@ class Projection:
     def _picture(self, ws: Tensor) -> Tensor:
         # The maps take the place of the generator's own for this call only.
         return torch.func.functional_call(
-            self._generator.synthesis, dict(self.noise), (ws,), {"noise_mode": "const"}
+            self._generator.synthesis, dict(self.noise), (ws,), _rendering("const")
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -331,13 +339,13 @@ class Tuning:
         `locality_w`: another latent, 1 x num_ws x w_dim, for the locality regularisation.
         """
         step = self.step_index
-        image = self.generator.synthesis(self._ws, noise_mode="const")
+        image = picture_of(self.generator, self._ws)
         mse = F.mse_loss(image, self._target)
         perceptual = self._perceptual.distance(
             self._perceptual.features(image), self._features
         ).sum()
         loss = self.options.mse_weight * mse + self.options.perceptual_weight * perceptual
-        arrived = float(perceptual) <= self.options.stop_at
+        arrived = perceptual.item() <= self.options.stop_at
         locality = loss.new_zeros([])
         if self.options.locality and not arrived:
             if locality_w is None:
@@ -345,7 +353,7 @@ class Tuning:
             locality = self._locality(locality_w, self.options.locality)
         loss = loss + locality
         measured = TuningStep(
-            step, float(mse), float(perceptual), float(locality), float(loss), arrived
+            step, mse.item(), perceptual.item(), locality.item(), loss.item(), arrived
         )
         _check_finite(measured.loss, "tuning the generator", step)
         if not arrived:
@@ -359,9 +367,9 @@ class Tuning:
         """Weighted change of the picture `alpha` away from the pivot (Roich 2021, eqs. 5-6)."""
         direction = other_w - self._ws
         ws = self._ws + options.alpha * direction / direction.norm()
-        now = self.generator.synthesis(ws, noise_mode="none")
+        now = picture_of(self.generator, ws, "none")
         with torch.no_grad():
-            before = self._untuned.synthesis(ws, noise_mode="none")
+            before = picture_of(self._untuned, ws, "none")
             wanted = self._perceptual.features(before)
         perceptual = self._perceptual.distance(self._perceptual.features(now), wanted).sum()
         return options.mse_weight * F.mse_loss(now, before) + options.perceptual_weight * perceptual
