@@ -1,0 +1,186 @@
+"""A drawing as a list of filled shapes in picture pixels, rendered by Skia; and its part masks.
+
+Each shape may belong to a part ("hair", "eyes", ...). The picture is rendered with antialiasing;
+`labels` and `masks` render the same shapes without it, so masks are the painted geometry itself.
+Shading that stays inside a part carries no part name. Knows nothing about faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import skia
+from numpy.typing import NDArray
+
+from pipeline.data.painter.colours import Colour, argb
+from pipeline.data.painter.curves import Array
+
+# Names of the parts in the order of their label values; 0 is the background.
+PARTS: tuple[str, ...] = (
+    "background",
+    "hair_back",
+    "body",
+    "neck",
+    "ears",
+    "face",
+    "nose",
+    "mouth",
+    "eyes",
+    "brows",
+    "hair_front",
+    "accessories",
+)
+
+Stop = tuple[float, Colour, float]  # position 0..1, colour, opacity 0..1
+
+
+class _Operation(NamedTuple):
+    """One step of the display list: a fill (paint set), a clip (paint None), or its end."""
+
+    path: skia.Path | None
+    paint: skia.Paint | None
+    part: str | None
+    inverse: bool = False
+
+
+def to_path(shapes: Iterable[Array]) -> skia.Path:
+    """One path of closed polygons (each n×2)."""
+    path = skia.Path()
+    for points in shapes:
+        line_to = path.lineTo
+        rows = points.tolist()
+        path.moveTo(rows[0][0], rows[0][1])
+        for x, y in rows[1:]:
+            line_to(x, y)
+        path.close()
+    return path
+
+
+def _shader_colours(stops: Sequence[Stop]) -> tuple[list[int], list[float]]:
+    return [argb(colour, alpha) for _, colour, alpha in stops], [stop[0] for stop in stops]
+
+
+class Drawing:
+    """Shapes in painting order on a canvas of `width`×`height` px."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width = width
+        self.height = height
+        self._operations: list[_Operation] = []
+
+    def _add(self, shapes: Sequence[Array], paint: skia.Paint, part: str | None) -> None:
+        self._operations.append(_Operation(to_path(shapes), paint, part))
+
+    def fill(
+        self, points: Array, colour: Colour, part: str | None = None, alpha: float = 1.0
+    ) -> None:
+        """Fill one closed polygon."""
+        self._add([points], skia.Paint(AntiAlias=True, Color=argb(colour, alpha)), part)
+
+    def fill_all(
+        self, shapes: Sequence[Array], colour: Colour, part: str | None = None, alpha: float = 1.0
+    ) -> None:
+        """Fill several polygons as one shape (their union)."""
+        if shapes:
+            self._add(shapes, skia.Paint(AntiAlias=True, Color=argb(colour, alpha)), part)
+
+    def gradient(
+        self,
+        points: Array,
+        start: Sequence[float],
+        end: Sequence[float],
+        stops: Sequence[Stop],
+        part: str | None = None,
+    ) -> None:
+        """Fill with a linear gradient between two points (px)."""
+        colours, positions = _shader_colours(stops)
+        shader = skia.GradientShader.MakeLinear(
+            [skia.Point(*map(float, start)), skia.Point(*map(float, end))], colours, positions
+        )
+        self._add([points], skia.Paint(AntiAlias=True, Shader=shader), part)
+
+    def glow(
+        self,
+        centre: Sequence[float],
+        radius: float,
+        stops: Sequence[Stop],
+        squash: float = 1.0,
+        angle: float = 0.0,
+    ) -> None:
+        """A soft round spot (px), `squash` times as high as wide, turned by `angle` degrees."""
+        colours, positions = _shader_colours(stops)
+        matrix = skia.Matrix()
+        matrix.setScale(1.0, squash)
+        matrix.postRotate(angle)
+        matrix.postTranslate(float(centre[0]), float(centre[1]))
+        shader = skia.GradientShader.MakeRadial(
+            skia.Point(0, 0), radius, colours, positions, skia.TileMode.kClamp, 0, matrix
+        )
+        reach = radius * max(1.0, squash)
+        box = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * reach + np.asarray(centre)
+        self._add([box], skia.Paint(AntiAlias=True, Shader=shader), None)
+
+    def wash(self, colour: Colour, alpha: float = 1.0, multiply: bool = True) -> None:
+        """Tint everything painted so far (multiply, or screen)."""
+        mode = skia.BlendMode.kMultiply if multiply else skia.BlendMode.kScreen
+        paint = skia.Paint(Color=argb(colour, alpha), BlendMode=mode)
+        box = np.array([[0, 0], [self.width, 0], [self.width, self.height], [0, self.height]])
+        self._add([box.astype(np.float64)], paint, None)
+
+    @contextmanager
+    def clipped(self, shapes: Sequence[Array], inverse: bool = False) -> Iterator[None]:
+        """Restrict what is painted inside the `with` to the shapes' union (or its outside)."""
+        self._operations.append(_Operation(to_path(shapes), None, None, inverse))
+        try:
+            yield
+        finally:
+            self._operations.append(_Operation(None, None, None))
+
+    def render(self) -> NDArray[np.uint8]:
+        """The picture: HWC uint8 RGB."""
+        pixels = np.zeros((self.height, self.width, 4), dtype=np.uint8)
+        canvas = skia.Surface(pixels, colorType=skia.ColorType.kRGBA_8888_ColorType).getCanvas()
+        for path, paint, _, inverse in self._operations:
+            if paint is not None:
+                canvas.drawPath(path, paint)
+            elif path is not None:
+                canvas.save()
+                canvas.clipPath(path, _clip_operation(inverse), True)
+            else:
+                canvas.restore()
+        return np.ascontiguousarray(pixels[..., :3])
+
+    def _flat(self, parts: Sequence[str]) -> NDArray[np.uint8]:
+        """Label values (HW uint8) with only the shapes of `parts` painted, in order."""
+        pixels = np.zeros((self.height, self.width, 4), dtype=np.uint8)
+        canvas = skia.Surface(pixels, colorType=skia.ColorType.kRGBA_8888_ColorType).getCanvas()
+        values = {part: PARTS.index(part) for part in parts}
+        paints = {
+            part: skia.Paint(AntiAlias=False, Color=0xFF000000 | (value << 16))
+            for part, value in values.items()
+        }
+        for path, paint, part, inverse in self._operations:
+            if paint is not None:
+                if part in paints:
+                    canvas.drawPath(path, paints[part])
+            elif path is not None:
+                canvas.save()
+                canvas.clipPath(path, _clip_operation(inverse), False)
+            else:
+                canvas.restore()
+        return np.ascontiguousarray(pixels[..., 0])
+
+    def labels(self) -> NDArray[np.uint8]:
+        """The part seen at each pixel: HW uint8, an index into PARTS."""
+        return self._flat(PARTS[1:])
+
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        """Each part's whole shape, also where another part covers it: part -> HW bool."""
+        return {part: self._flat([part]) > 0 for part in PARTS[1:]}
+
+
+def _clip_operation(inverse: bool) -> skia.ClipOp:
+    return skia.ClipOp.kDifference if inverse else skia.ClipOp.kIntersect
