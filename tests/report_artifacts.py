@@ -155,7 +155,13 @@ def model(root: Path, name: str, parent: Manifest) -> tuple[Path, Manifest]:
             blend = Image.blend(Image.new("RGB", (SIZE, SIZE), "grey"), face(index), seen / 60000)
             grid.paste(blend, (SIZE * (index % 4), SIZE * (index // 4)))
         grid.save(samples / f"{seen:09d}.png")
-    return folder, finish(folder, "train", parents={"dataset": parent})
+    return folder, finish(
+        folder,
+        "train",
+        parents={"dataset": parent},
+        config={"name": name, "seed": 1, "augment": {"mode": "ada", "target": 0.6}},
+        metrics={"images_seen": 60000, "augment_p": 0.196},
+    )
 
 
 def inversion(root: Path, name: str, parent: Manifest) -> tuple[Path, Manifest]:

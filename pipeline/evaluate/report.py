@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.artifacts.manifest import Manifest
 from pipeline.evaluate import provenance
 from pipeline.evaluate.config import ReportConfig
+from pipeline.evaluate.payload import nested, number
 from pipeline.evaluate.pictures import Picture
 from pipeline.evaluate.plots import format_number
 from pipeline.evaluate.sections import (
@@ -72,7 +73,14 @@ def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
     if "dataset" in inputs:
         dataset = dataset_section(inputs["dataset"], config.picture_px)
     if "model" in inputs:
-        model = training_section(inputs["model"], config.sample_grids, config.picture_px)
+        manifest = manifests.get("model")
+        model = training_section(
+            inputs["model"],
+            config.sample_grids,
+            config.picture_px,
+            ada_target=_ada_target(manifest),
+            metrics=manifest.metrics if manifest else None,
+        )
     if "inversion" in inputs:
         inversion = inversion_section(inputs["inversion"])
     if "edit" in inputs:
@@ -106,6 +114,11 @@ def render(page: Page) -> str:
     )
     # Forbidden characters pass escaping unchanged and occur nowhere in the template itself.
     return _FORBIDDEN.sub("\ufffd", environment.get_template("report.html").render(page=page))
+
+
+def _ada_target(manifest: Manifest | None) -> float:
+    augment = nested(manifest.plan.config, "augment") if manifest else {}
+    return number(augment.get("target")) if augment.get("mode") == "ada" else math.nan
 
 
 def _made(

@@ -137,6 +137,7 @@ class Curve:
     zero: bool = False
 
 
+STATISTICS = "stats.jsonl"
 IMAGES_SEEN = "images_seen"
 CURVES = (
     Curve(
@@ -159,10 +160,21 @@ CURVES = (
         "mean sign",
         {"sign_real": "real images", "sign_fake": "generated images"},
     ),
-    Curve("Augmentation strength (ADA)", "p", {"augment_p": "p"}, zero=True),
+    Curve("Augmentation strength", "p", {"augment_p": "p"}, zero=True),
     Curve("R1 penalty", "penalty", {"loss_r1": "R1"}, zero=True),
     Curve("Path length penalty", "penalty", {"loss_path_length": "path length"}, zero=True),
-    Curve("Time per thousand images", "seconds", {"seconds_per_kimg": "training"}, zero=True),
+    Curve(
+        "Gradient norms",
+        "norm",
+        {
+            "grad_norm_Gmain": "generator",
+            "grad_norm_Gboth": "generator",
+            "grad_norm_Dmain": "discriminator",
+            "grad_norm_Dboth": "discriminator",
+        },
+        zero=True,
+    ),
+    Curve("Time per thousand images", "seconds", {"seconds_per_kimg": "mean so far"}, zero=True),
 )
 
 
@@ -174,34 +186,55 @@ class TrainingSection:
     images_seen: float
     plots: list[Plot]
     samples: list[Picture]
+    tables: list[Table]
 
 
-def training_section(folder: Path, grids: int, picture_px: int) -> TrainingSection:
-    """Curves from stats.jsonl and sample grids at up to `grids` points, the last one larger."""
-    records = read_records(folder / "stats.jsonl")
+def training_section(
+    folder: Path,
+    grids: int,
+    picture_px: int,
+    *,
+    ada_target: float = math.nan,
+    metrics: Mapping[str, object] | None = None,
+) -> TrainingSection:
+    """Curves from stats.jsonl and sample grids at up to `grids` points, the last one larger.
+
+    ada_target: the mean sign that ADA keeps to, NaN without ADA. metrics: what the stage reported.
+    """
+    records = read_records(folder / STATISTICS)
     seen = [number(record.get(IMAGES_SEEN)) for record in records]
     finite = [value for value in seen if math.isfinite(value)]
     images_seen = max(finite, default=math.nan)
-    samples = _samples(folder / "samples", grids, picture_px)
-    lead = f"The network saw {images_seen:,.0f} images." if finite else "No statistics were kept."
-    return TrainingSection(lead, images_seen, _curves(records, seen), samples)
+    lead = "No statistics were kept."
+    if finite:
+        lead = f"The discriminator saw {images_seen:,.0f} images."
+    return TrainingSection(
+        lead=lead,
+        images_seen=images_seen,
+        plots=_curves(records, seen, ada_target),
+        samples=_samples(folder / "samples", grids, picture_px),
+        tables=[fact_table("Figures of the training", metrics)] if metrics else [],
+    )
 
 
-def _curves(records: Sequence[Record], seen: Sequence[float]) -> list[Plot]:
-    unit = 1000.0
-    kimg = [value / unit for value in seen]
+def _curves(records: Sequence[Record], seen: Sequence[float], ada_target: float) -> list[Plot]:
+    kimg = [value / 1000 for value in seen]
     plots = []
     for curve in CURVES:
         series = [
             Series(label, kimg, [number(record.get(key)) for record in records])
             for key, label in curve.keys.items()
         ]
+        if not any(value for item in series for value in item.y if math.isfinite(value)):
+            continue  # not measured, or switched off: zero throughout
+        guide = [(ada_target, "ADA's target")] if "sign_real" in curve.keys else []
         plot = make_plot(
             curve.title,
             series,
             x_label="thousand images seen",
             y_label=curve.y_label,
             zero=curve.zero,
+            references=guide,
         )
         if plot:
             plots.append(plot)
