@@ -70,3 +70,27 @@ def check_case(
     for k, gradient in zip(wanted, second, strict=True):
         value = torch.zeros_like(wanted[k]) if gradient is None else gradient
         close(f"{prefix} dd_{k}", value, mine[f"dd_{k}"], guide[f"dd_{k}"])
+
+
+def watch(net: torch.nn.Module, paths: list[str]) -> dict[str, torch.Tensor]:
+    """A dict that fills with the outputs of the named submodules as `net` runs."""
+    found: dict[str, torch.Tensor] = {}
+
+    def hook(path: str) -> Callable[..., None]:
+        def keep(module: torch.nn.Module, args: Any, output: Any) -> None:
+            found[path] = (output[0] if isinstance(output, tuple) else output).detach()
+
+        return keep
+
+    for path in paths:
+        net.get_submodule(path).register_forward_hook(hook(path))
+    return found
+
+
+def check_probes(arrays: Arrays, found: dict[str, torch.Tensor]) -> None:
+    """Compare each output's mean, standard deviation and central crop."""
+    for path, x in found.items():
+        statistics = torch.stack([x.mean(), x.std()])
+        close(path, statistics, arrays[f"probe/{path}/mean_std"], 1e-6)
+        h, w = x.shape[2] // 2, x.shape[3] // 2
+        close(path, x[:, :4, h - 2 : h + 2, w - 2 : w + 2], arrays[f"probe/{path}/crop"], 1e-6)

@@ -6,35 +6,17 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from pipeline.models.layers import FullyConnectedLayer
 from pipeline.models.stylegan2 import Discriminator, Generator, MinibatchStdLayer
-from tests.reference import check_case, close, load_state, tensor
+from tests.reference import check_case, check_probes, close, load_state, tensor, watch
 
 GENERATORS = ["sg2_g_32_u", "sg2_g_32_c", "sg2_g_32_orig", "sg2_g_64_u", "sg2_g_64_c"]
 DISCRIMINATORS = [
     "sg2_d_32_u", "sg2_d_32_c", "sg2_d_32_orig", "sg2_d_32_freeze", "sg2_d_64_u", "sg2_d_64_c",
 ]  # fmt: skip
-
-
-def probe(
-    module: torch.nn.Module, path: str, found: dict[str, torch.Tensor], shape: int = 4
-) -> None:
-    def keep(_: torch.nn.Module, __: Any, output: Any) -> None:
-        found[path] = (output[0] if isinstance(output, tuple) else output).detach()
-
-    module.get_submodule(path).register_forward_hook(keep)
-
-
-def check_probes(arrays: dict[str, np.ndarray], found: dict[str, torch.Tensor]) -> None:
-    for path, x in found.items():
-        statistics = torch.stack([x.mean(), x.std()])
-        close(path, statistics, arrays[f"probe/{path}/mean_std"], 1e-6)
-        h, w = x.shape[2] // 2, x.shape[3] // 2
-        close(path, x[:, :4, h - 2 : h + 2, w - 2 : w + 2], arrays[f"probe/{path}/crop"], 1e-6)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -52,9 +34,8 @@ def test_generator_equals_the_original(golden: Callable, name: str) -> None:
     close("cutoff", cut, arrays["ws_psi07_cut3"])
 
     # Probes first, on a copy whose layers are watched.
-    watched, found = copy.deepcopy(net), {}
-    for path in text["layer_order"]:
-        probe(watched.synthesis, path, found)
+    watched = copy.deepcopy(net)
+    found = watch(watched.synthesis, text["layer_order"])
     ws = ws.requires_grad_()
     img = watched.synthesis(ws, noise_mode="const", force_fp32=True)
     close("img_const", img, arrays["img_const"])
@@ -95,9 +76,7 @@ def test_discriminator_equals_the_original(golden: Callable, name: str) -> None:
     load_state(net, arrays)
     assert [k for k, _ in net.named_parameters()] == text["parameters"]
     assert {k for k, _ in net.named_buffers()} == set(text["buffers"])
-    found: dict[str, torch.Tensor] = {}
-    for path in net.layer_names:
-        probe(net, path, found)
+    found = watch(net, net.layer_names)
     img, c = tensor(arrays["img"]).requires_grad_(), tensor(arrays["c"])
     logits = net(img, c)
     close("logits", logits, arrays["logits"])
