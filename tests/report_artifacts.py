@@ -201,8 +201,8 @@ def edit(root: Path, name: str, parents: dict[str, Manifest]) -> tuple[Path, Man
     folder = new_folder(root, "edit", name)
     (folder / "frames").mkdir()
     trace = []
-    for step in range(STEPS + 1):
-        share = step / STEPS
+    for step in range(1, STEPS + 2):
+        share = (step - 1) / STEPS
         trace.append(
             {
                 "step": step,
@@ -214,16 +214,38 @@ def edit(root: Path, name: str, parents: dict[str, Manifest]) -> tuple[Path, Man
                 ],
             }
         )
-        if step % 4 == 0:
+        if step % 4 == 1:
             face(8 * share).save(folder / "frames" / f"{step:04d}.png")
     write_lines(folder / "trace.jsonl", trace)
-    both = Image.new("RGB", (2 * SIZE, SIZE))
-    both.paste(face(0), (0, 0))
-    both.paste(face(8), (SIZE, 0))
-    both.save(folder / "before_after.png")
     face(8).save(folder / "result.png")
     face(8, 200).save(folder / "full.png")
-    (folder / "edit.json").write_text(json.dumps({"version": 1}))
+    description = {
+        "format": 1,
+        "stopped": {"status": "arrived", "reason": "every handle is within 1.00 px of its target"},
+        "steps": STEPS + 1,
+        "kept_step": STEPS + 1,
+        "face": {"width": SIZE, "height": SIZE},
+        "drag": {
+            "strategy": "draggan",
+            "source": "Pan et al. 2023",
+            "stop_distance_px": 1.0,
+            "layer": "b32",
+            "rows": [0, 6],
+        },
+        "handles": [
+            {
+                "from": [38, 48],
+                "to": [38, 39],
+                "ended": [38, 40],
+                "distance_px": 1.0,
+                "confidence": 0.93,
+                "picture_check": {"error_px": 1.31},
+            }
+        ],
+        "metrics": {"seconds_per_step": 0.1},
+    }
+    (folder / "edit.json").write_text(json.dumps(description))
+    face(0).save(folder / "marked_first.png")
     write_video(folder / "frames.mp4", [face(8 * i / 10) for i in range(11)])
     return folder, finish(folder, "edit", parents=parents)
 

@@ -67,13 +67,13 @@ def open_picture(path: Path) -> Image.Image | None:
 
 
 def embed_picture(path: Path, alt: str, max_px: int, caption: str = "") -> Picture | None:
-    """The picture with its longest side at most `max_px`, or None if it cannot be read."""
+    """The picture with its longest side at most `max_px`, or None if it cannot be read.
+
+    WebP: lossless where small, else visually lossless.
+    """
     image = open_picture(path)
-    return None if image is None else embed_image(image, alt, max_px, caption)
-
-
-def embed_image(image: Image.Image, alt: str, max_px: int, caption: str = "") -> Picture:
-    """An RGB image as WebP: lossless where small, else visually lossless."""
+    if image is None:
+        return None
     original = image.size
     scale = max_px / max(original)
     if scale < 1:

@@ -84,7 +84,13 @@ def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
     if "inversion" in inputs:
         inversion = inversion_section(inputs["inversion"])
     if "edit" in inputs:
-        edit = drag_section(inputs["edit"], config.key_frames, config.picture_px, video_bytes)
+        edit = drag_section(
+            inputs["edit"],
+            config.key_frames,
+            config.picture_px,
+            video_bytes,
+            inputs.get("inversion"),
+        )
     return Page(
         title=config.name,
         made=_made(dataset, model, inversion, edit),
@@ -154,6 +160,8 @@ def _numbers(
         numbers.append(Number("pictures left out", f"{dataset.rejected:,}"))
     if model and math.isfinite(model.images_seen):
         numbers.append(Number("images seen in training", format_number(model.images_seen)))
+    if edit and math.isfinite(edit.final_px):
+        numbers.append(Number("px left between handles and targets", f"{edit.final_px:.2f}"))
     if manifests:
         total = sum(manifest.wall_seconds for manifest in manifests.values())
         numbers.append(Number("work in all", provenance.duration(total)))

@@ -25,15 +25,15 @@ from pipeline.evaluate.pictures import (
     Film,
     Picture,
     embed_film,
-    embed_image,
     embed_picture,
-    open_picture,
 )
 from pipeline.evaluate.plots import Plot, Series, format_number, make_plot, spread
 
 # Longest side of a picture in a row of several.
 TILE_PX = 512
 MAX_TABLE_ROWS = 15
+# Lines in one plot of handles; of more handles the mean and the farthest are shown.
+MAX_HANDLE_LINES = 4
 # A marker is drawn for a frame of this many pixels; frames of other sizes scale it.
 MARKER_FRAME_PX = 170
 
@@ -242,7 +242,7 @@ def _curves(records: Sequence[Record], seen: Sequence[float], ada_target: float)
 
 
 def _samples(folder: Path, grids: int, picture_px: int) -> list[Picture]:
-    files = sorted(_files(folder, ".png"), key=lambda path: _digits(path.stem))
+    files = _numbered(folder)
     pictures = []
     for index in spread(len(files), grids):
         last = index == len(files) - 1
@@ -348,7 +348,7 @@ def _inversion_plots(trace: Sequence[Record]) -> list[Plot]:
     return [plot for plot in plots if plot]
 
 
-# --- edit: edit.json, before_after.png, full.png, frames/*.png, frames.*, trace.jsonl ---
+# --- edit: edit.json, result.png, full.png, frames/*.png, frames.mp4, marked_first.png, trace.jsonl
 
 
 @dataclass(frozen=True)
@@ -374,41 +374,60 @@ class Frame:
 
 @dataclass(frozen=True)
 class DragSection:
-    """What was dragged where, and how it went."""
+    """What was dragged where, and how it went. `final_px`: mean distance left, NaN if unknown."""
 
     lead: str
+    final_px: float
     before: Picture | None
     after: Picture | None
     frames: list[Frame]
     film: Film | None
     poster: str
-    full: Picture | None
+    full: list[Picture]
     plots: list[Plot]
     tables: list[Table]
 
 
-def drag_section(folder: Path, key_frames: int, picture_px: int, video_bytes: int) -> DragSection:
-    """Key frames with markers, animation, traces, tables and the full picture."""
+def drag_section(
+    folder: Path,
+    key_frames: int,
+    picture_px: int,
+    video_bytes: int,
+    inversion_folder: Path | None = None,
+) -> DragSection:
+    """Key frames with markers, animation, traces, tables and the full picture.
+
+    inversion_folder: where the uploaded picture is, to stand beside the edited one.
+    """
     description = read_object(folder / "edit.json")
     trace = [r for r in read_records(folder / "trace.jsonl") if isinstance(r.get("handles"), list)]
-    shown, poster = _key_frames(folder / "frames", trace, key_frames)
-    before, after = _before_after(folder)
+    files = _numbered(folder / "frames")
+    shown = _key_frames(files, trace, key_frames)
+    full = [embed_picture(folder / "full.png", "The edited picture", picture_px, "Edited")]
+    if inversion_folder and full[0]:
+        source = inversion_folder / "source.png"
+        full.insert(0, embed_picture(source, "The uploaded picture", picture_px, "Uploaded"))
     return DragSection(
-        lead=_drag_lead(trace),
-        before=before,
-        after=after,
+        lead=_drag_lead(trace, description),
+        final_px=_distance(trace[-1]) if trace else math.nan,
+        # The first frame is the face as it was: it is measured before anything moves.
+        before=embed_picture(files[0], "The face before the drag", TILE_PX, "Before")
+        if files
+        else None,
+        after=embed_picture(folder / "result.png", "The face after the drag", TILE_PX, "After"),
         frames=shown,
         film=embed_film(folder, video_bytes),
-        poster=poster,
-        full=embed_picture(
-            folder / "full.png",
-            "The uploaded picture with the edited face in its place",
-            picture_px,
-            "The edited face pasted back into the uploaded picture.",
-        ),
-        plots=_drag_plots(trace),
-        tables=_drag_tables(trace, description),
+        poster=_poster(folder, shown),
+        full=[picture for picture in full if picture],
+        plots=_drag_plots(trace, number(nested(description, "drag").get("stop_distance_px"))),
+        tables=[t for t in (_handle_table(description), _drag_facts(description)) if t.rows],
     )
+
+
+def _poster(folder: Path, frames: Sequence[Frame]) -> str:
+    """What the video shows before it plays: its own first picture, else the first key frame."""
+    marked = embed_picture(folder / "marked_first.png", "", TILE_PX)
+    return marked.src if marked else (frames[0].src if frames else "")
 
 
 def _pairs(record: Record) -> list[Pair]:
@@ -422,9 +441,8 @@ def _pairs(record: Record) -> list[Pair]:
     return pairs
 
 
-def _key_frames(folder: Path, trace: Sequence[Record], count: int) -> tuple[list[Frame], str]:
-    """Frames spread over the drag, and the first one's data URI (for the video's poster)."""
-    files = sorted(_files(folder, ".png"), key=lambda path: _digits(path.stem))
+def _key_frames(files: Sequence[Path], trace: Sequence[Record], count: int) -> list[Frame]:
+    """Frames spread over the drag, each with the handles and targets of its step."""
     frames: list[Frame] = []
     for index in spread(len(files), count):
         picture = embed_picture(files[index], "", TILE_PX)
@@ -449,7 +467,7 @@ def _key_frames(folder: Path, trace: Sequence[Record], count: int) -> tuple[list
                 caption=caption,
             )
         )
-    return frames, frames[0].src if frames else ""
+    return frames
 
 
 def _scaled(at: tuple[float, float], scale: float) -> tuple[float, float]:
@@ -468,70 +486,98 @@ def _distance(record: Record) -> float:
     return sum(distances) / len(distances) if distances else math.nan
 
 
-def _drag_lead(trace: Sequence[Record]) -> str:
+def _drag_lead(trace: Sequence[Record], description: Record) -> str:
     if not trace:
         return "The edit kept no trace."
-    handles = _count(len(_pairs(trace[0])), "handle")
     start, end = _distance(trace[0]), _distance(trace[-1])
-    return (
-        f"{handles}, {len(trace)} steps; mean distance to the target "
-        f"from {start:.1f} to {end:.1f} px at the model's resolution."
-    )
+    handles = _count(len(_pairs(trace[0])), "handle")
+    lead = f"{handles} dragged from {start:.1f} px to {end:.1f} px from the target"
+    if len(_pairs(trace[0])) > 1:
+        lead += " on average"
+    size = [text(nested(description, "face").get(side)) for side in ("width", "height")]
+    if "–" not in size:
+        lead += f", in a face of {size[0]} × {size[1]} pixels"
+    reason = nested(description, "stopped").get("reason")
+    return f"{lead}. It ended because: {text(reason).rstrip('.')}." if reason else f"{lead}."
 
 
-def _drag_plots(trace: Sequence[Record]) -> list[Plot]:
+def _drag_plots(trace: Sequence[Record], stop_px: float) -> list[Plot]:
     steps = [number(record.get("step")) for record in trace]
-    handles = len(_pairs(trace[0])) if trace else 0
-    distances = []
-    for index in range(min(handles, 4)):
-        values = []
-        for record in trace:
-            pairs = _pairs(record)
-            pair = pairs[index] if index < len(pairs) else None
-            values.append(math.dist(pair.handle, pair.target) if pair else math.nan)
-        distances.append(Series(f"handle {index + 1}", steps, values))
+    every = [_pairs(record) for record in trace]
+    handles = max((len(pairs) for pairs in every), default=0)
+    columns: dict[str, list[float]] = {}
+    for index in range(min(handles, MAX_HANDLE_LINES)):
+        columns[f"handle {index + 1}"] = [
+            math.dist(pairs[index].handle, pairs[index].target) if index < len(pairs) else math.nan
+            for pairs in every
+        ]
+    if handles > MAX_HANDLE_LINES:
+        distances = [[math.dist(pair.handle, pair.target) for pair in pairs] for pairs in every]
+        columns = {
+            "mean": [sum(row) / len(row) if row else math.nan for row in distances],
+            "farthest": [max(row, default=math.nan) for row in distances],
+        }
+    series = [Series(label, steps, values) for label, values in columns.items()]
     loss = Series("loss", steps, [number(record.get("loss")) for record in trace])
+    guide = [(stop_px, "arrived")]
     plots = (
-        make_plot("Distance to target", distances, x_label="step", y_label="pixels", zero=True),
-        make_plot("Loss", [loss], x_label="step", y_label="motion loss", zero=True),
+        make_plot(
+            "Distance to target", series, x_label="step", y_label="px", zero=True, references=guide
+        ),
+        make_plot("Loss", [loss], x_label="step", y_label="loss", zero=True),
     )
     return [plot for plot in plots if plot]
 
 
-def _drag_tables(trace: Sequence[Record], description: Record) -> list[Table]:
-    if not trace:
-        return []
+def _handle_table(description: Record) -> Table:
+    """Where every handle was, ended and should have ended; what the pictures say about it."""
+    handles = description.get("handles")
     rows = []
-    for index, (first, last) in enumerate(zip(_pairs(trace[0]), _pairs(trace[-1]), strict=False)):
-        places = [first.handle, last.handle, last.target]
-        cells = [f"{x:.1f}, {y:.1f}" for x, y in places]
-        left = f"{math.dist(last.handle, last.target):.2f}"
-        rows.append([str(index + 1), *cells, left])
-    head = ["handle", "from (x, y)", "to (x, y)", "target (x, y)", "px left"]
-    return [Table("Handles, in pixels of the model's picture", head, rows, frozenset({4}))]
+    for index, handle in enumerate(handles if isinstance(handles, list) else []):
+        if not isinstance(handle, dict):
+            continue
+        places = [point(handle.get(key)) for key in ("from", "ended", "to")]
+        cells = [f"{at[0]:.1f}, {at[1]:.1f}" if at else "–" for at in places]
+        check = nested(handle, "picture_check")
+        values = (handle.get("distance_px"), check.get("error_px"), handle.get("confidence"))
+        figures = [format_number(number(value)) for value in values]
+        rows.append([str(index + 1), *cells, *figures])
+    head = ["handle", "from", "ended", "target", "px left", "px left, by picture", "confidence"]
+    return Table("Handles (x, y in pixels of the face)", head, rows, frozenset({4, 5, 6}))
 
 
-def _before_after(folder: Path) -> tuple[Picture | None, Picture | None]:
-    """The face before and after: the halves of before_after.png, the left one being before."""
-    both = open_picture(folder / "before_after.png")
-    if both is None or both.width < 2:
-        return None, None
-    half = both.width // 2
-    left = both.crop((0, 0, half, both.height))
-    right = both.crop((both.width - half, 0, both.width, both.height))
-    return (
-        embed_image(left, "The face before the drag", TILE_PX, "Before"),
-        embed_image(right, "The face after the drag", TILE_PX, "After"),
-    )
+def _drag_facts(description: Record) -> Table:
+    """By what the drag was done."""
+    drag, metrics = (nested(description, key) for key in ("drag", "metrics"))
+    facts = {
+        "ended": nested(description, "stopped").get("status"),
+        "steps": description.get("steps"),
+        "kept": None,
+        "strategy": drag.get("strategy"),
+        "after": drag.get("source"),
+        "feature layer": drag.get("layer"),
+        "rows of ws that may change": None,
+        "counts as arrived (px)": drag.get("stop_distance_px"),
+        "seconds a step": metrics.get("seconds_per_step"),
+        "change under the mask (levels of 255)": description.get("change_in_mask_levels"),
+    }
+    if description.get("kept_step") is not None:
+        facts["kept"] = f"the state of step {text(description['kept_step'])}"
+    rows = point(drag.get("rows"))
+    if rows:
+        facts["rows of ws that may change"] = f"{rows[0]:g} to {rows[1] - 1:g}"
+    return fact_table("How", {key: value for key, value in facts.items() if value is not None})
 
 
 # --- shared ---
 
 
-def _files(folder: Path, suffix: str) -> list[Path]:
+def _numbered(folder: Path) -> list[Path]:
+    """The PNG files of a folder (which may be missing), by the numbers in their names."""
     if not folder.is_dir():
         return []
-    return [path for path in folder.iterdir() if path.suffix == suffix and path.is_file()]
+    files = [path for path in folder.iterdir() if path.suffix == ".png" and path.is_file()]
+    return sorted(files, key=lambda path: _digits(path.stem))
 
 
 def _digits(stem: str) -> int:
