@@ -78,10 +78,8 @@ def draw_markers(face: np.ndarray, markers: Sequence[Marker], factor: int) -> np
 
 
 def before_after(before: np.ndarray, after: np.ndarray, factor: int) -> np.ndarray:
-    """Both faces (H × W × 3 uint8) enlarged, side by side with a white gutter."""
-    left, right = enlarge(before, factor), enlarge(after, factor)
-    gutter = np.full((left.shape[0], max(4, left.shape[1] // 32), 3), 255, np.uint8)
-    return np.concatenate([left, gutter, right], axis=1)
+    """Both faces (H × W × 3 uint8) enlarged, side by side, each one half of the picture."""
+    return np.concatenate([enlarge(before, factor), enlarge(after, factor)], axis=1)
 
 
 def _stroke(color: int, width: float) -> skia.Paint:

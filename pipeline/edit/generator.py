@@ -1,0 +1,61 @@
+"""A generator as the drag engine sees it: which layer is dragged, which rows of ws may change.
+
+The only place of the drag that knows network classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.edit.drag import DragModel
+from pipeline.errors import ConfigError
+from pipeline.models import stylegan3
+
+
+def choose_layer(generator: Any) -> str:
+    """The layer to drag: the network's own choice, or an earlier one at half the picture's size.
+
+    Pan et al. drag at a quarter of 512 px; a small network's 6th block would be its last, where
+    features are colours rather than parts of a face.
+    """
+    synthesis = generator.synthesis
+    names = synthesis.layer_names[: synthesis.layer_names.index(synthesis.drag_layer) + 1]
+    fitting = [name for name in names if synthesis.feature_frame(name).scale <= 0.5]
+    return fitting[-1] if fitting else names[-1]
+
+
+def free_rows(generator: Any, layer: str, count: int, move_whole_face: bool) -> tuple[int, int]:
+    """First and one past the last row of ws to optimise: leading rows that influence `layer`.
+
+    StyleGAN3's first row turns and shifts its Fourier input, i.e. the whole face: it stays fixed
+    unless `move_whole_face`.
+
+    Raises:
+        ConfigError: if no row is left.
+    """
+    first = 1 if isinstance(generator, stylegan3.Generator) and not move_whole_face else 0
+    last = min(first + count, generator.synthesis.feature_frame(layer).ws_rows)
+    if last <= first:
+        raise ConfigError(
+            f"layer={layer} depends on no row of ws that may change; use a later layer, for "
+            f"example {choose_layer(generator)}."
+        )
+    return first, last
+
+
+def drag_model(generator: Any, layer: str) -> DragModel:
+    """The generator's features of `layer` and their place in the picture.
+
+    The network is run only up to that layer; noise is the constant noise of its buffers.
+    """
+    synthesis = generator.synthesis
+    frame = synthesis.feature_frame(layer)
+
+    def features(ws: Tensor) -> Tensor:
+        return synthesis.features(ws, layer, noise_mode="const")
+
+    width = round((frame.width - 2 * frame.offset) / frame.scale)
+    height = round((frame.height - 2 * frame.offset) / frame.scale)
+    return DragModel(features, frame, width, height)

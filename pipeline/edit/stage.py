@@ -1,0 +1,422 @@
+"""The edit stage: an inverted picture (or a face of a model) + what to drag -> edit.
+
+    recipe.json           what was dragged, replayable on any face
+    result.png            the edited face, at the model's resolution
+    before_after.png      both faces beside each other, enlarged
+    full.png              the uploaded picture with the edited face in its place (not for a seed)
+    frames/0001.png ...   the face at that step, at the model's resolution, without marks
+    frames.mp4, .gif      the drag with handles (red) and targets (blue)
+    marked_first.png, marked_last.png
+    trace.jsonl           one line a step
+    edit.json             where every handle ended, why it stopped, by what it was made
+
+Interrupted, it goes on from the step where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.console import catch_stop, progress, say
+from pipeline.data.align import CropTransform, change_mask, paste_back
+from pipeline.edit import drag, pictures, state_file, video
+from pipeline.edit import recipe as recipes
+from pipeline.edit.config import EditConfig
+from pipeline.edit.drag import (
+    AddHandle,
+    DragModel,
+    DragState,
+    Ended,
+    Limits,
+    SetMask,
+    Status,
+    Step,
+    Stepped,
+    Strategy,
+)
+from pipeline.edit.generator import choose_layer, drag_model, free_rows
+from pipeline.edit.handle_check import Check, check_handle
+from pipeline.edit.pictures import Marker
+from pipeline.edit.recipe import Recipe
+from pipeline.edit.strategies import build_strategy
+from pipeline.errors import ConfigError, Interrupted
+from pipeline.invert.inversion import Inversion
+from pipeline.models import checkpoint
+
+FORMAT = 1
+_STATE = "drag_state.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is dragged: a generator, latents, and the picture that the face came from, if any."""
+
+    generator: Any
+    ws: Tensor
+    source: np.ndarray | None  # the uploaded picture, H × W × 3 uint8
+    transform: CropTransform | None
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that the loop needs, and that does not change in it."""
+
+    subject: Subject
+    recipe: Recipe  # at the model's resolution
+    model: DragModel
+    strategy: Strategy
+    limits: Limits
+    layer: str
+    rows: tuple[int, int]
+    out: Path
+
+
+def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
+    """Drag as the recipe or the points say; see the module for what is written to `out`."""
+    device = _device(config.device)
+    subject = _subject(config, inputs, device)
+    task = _task(config, inputs, subject, out)
+    (out / "frames").mkdir(parents=True, exist_ok=True)
+    state, trace = _resume(task, device)
+    recipes.write(task.recipe, out / "recipe.json")
+    state, trace, reason = _drag(task, state, trace, config.frame_every)
+    metrics = _write(task, state, trace, reason, config)
+    (out / _STATE).unlink(missing_ok=True)
+    say(f"edit: {reason}; handles end {metrics['final_distance_px']:.2f} px from their targets.")
+    return metrics
+
+
+# --- what is dragged, and how ---
+
+
+def _subject(config: EditConfig, inputs: Mapping[str, Path], device: torch.device) -> Subject:
+    if config.seed_face is not None:
+        return _face_of_seed(config, inputs["model"], device)
+    found = Inversion.load(inputs["inversion"], inputs["model"], device)
+    about = {"inversion": inputs["inversion"].name, "model_digest": found.info["model"]["digest"]}
+    return Subject(found.generator, found.ws, found.source, found.transform, about)
+
+
+def _face_of_seed(config: EditConfig, folder: Path, device: torch.device) -> Subject:
+    generator = checkpoint.load(folder, names=("G_ema",), device=device)["G_ema"]
+    generator.eval().requires_grad_(False)
+    noise = torch.Generator().manual_seed(int(config.seed_face or 0))
+    z = torch.randn(1, generator.z_dim, generator=noise).to(device)
+    label = torch.zeros(1, generator.c_dim, device=device)
+    if generator.c_dim:
+        if config.label is None or config.label >= generator.c_dim:
+            raise ConfigError(
+                f"label={config.label} is not possible; this model was trained with labels 0 to "
+                f"{generator.c_dim - 1}."
+            )
+        label[0, config.label] = 1
+    with torch.no_grad():
+        ws = generator.mapping(z, label, truncation_psi=config.truncation)
+    about = {"seed_face": config.seed_face, "truncation": config.truncation}
+    return Subject(generator, ws, None, None, about)
+
+
+def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out: Path) -> Task:
+    layer = config.layer or choose_layer(subject.generator)
+    model = drag_model(subject.generator, layer)
+    recipe = _recipe(config, inputs, subject, model)
+    return Task(
+        subject=subject,
+        recipe=recipe,
+        model=model,
+        strategy=build_strategy(recipe.strategy, **recipe.constants),
+        limits=Limits(max_steps=recipe.max_steps, patience=recipe.patience),
+        layer=layer,
+        rows=free_rows(subject.generator, layer, config.rows, config.move_whole_face),
+        out=out,
+    )
+
+
+def _recipe(
+    config: EditConfig, inputs: Mapping[str, Path], subject: Subject, model: DragModel
+) -> Recipe:
+    """The recipe at the model's resolution, with the settings' own values on top."""
+    width, height = model.width, model.height
+    if config.recipe is not None:
+        recipe = recipes.read(inputs["recipe"]).scaled_to(width, height)
+    else:
+        moves = recipes.parse_points(config.points or "")
+        if config.points_frame == "picture":
+            assert subject.source is not None
+            assert subject.transform is not None
+            full_height, full_width = subject.source.shape[:2]
+            recipes.check_moves(moves, full_width, full_height, "picture")
+            moves = recipes.moves_of_picture(moves, subject.transform, width, height)
+        recipes.check_moves(moves, width, height)
+        recipe = Recipe(width, height, moves)
+    settings = config.drag
+    strategy = settings.strategy or recipe.strategy
+    # Another strategy has other constants: the recipe's do not carry over.
+    kept = recipe.constants if strategy == recipe.strategy else {}
+    return Recipe(
+        width=width,
+        height=height,
+        moves=recipe.moves,
+        mask=recipe.mask,
+        strategy=strategy,
+        constants={**kept, **settings.constants()},
+        max_steps=settings.max_steps or recipe.max_steps,
+        patience=settings.patience or recipe.patience,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch sees no GPU here; use device=cpu or device=auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+# --- the drag ---
+
+
+def _begin(task: Task, device: torch.device) -> DragState:
+    state = drag.start(task.subject.ws.to(device), task.rows)
+    for move in task.recipe.moves:
+        state = _apply(task, state, AddHandle(move.start, move.target))
+    if task.recipe.mask is not None:
+        mask = torch.from_numpy(task.recipe.mask.astype(np.float32) / 255).to(device)
+        state = _apply(task, state, SetMask(mask))
+    return state
+
+
+def _apply(task: Task, state: DragState, event: drag.EventIn) -> DragState:
+    return drag.advance(state, event, task.model, task.strategy, task.limits)[0]
+
+
+def _resume(task: Task, device: torch.device) -> tuple[DragState, list[dict[str, Any]]]:
+    """The state and trace of an earlier run of the same edit, else a fresh start."""
+    path = task.out / _STATE
+    if path.exists():
+        try:
+            state = state_file.read(path, str(device))
+            lines = (task.out / "trace.jsonl").read_text(encoding="utf-8").splitlines()
+            trace = [json.loads(line) for line in lines[: state.step]]
+            if len(trace) == state.step:
+                say(f"edit: going on after step {state.step}.")
+                return state, trace
+        except Exception as error:  # a file cut off by a crash; the drag is cheap to redo
+            say(f"edit: the saved state cannot be read ({error}); starting anew.")
+    for old in (task.out / "frames").glob("*.png"):
+        old.unlink()
+    (task.out / "trace.jsonl").unlink(missing_ok=True)
+    return _begin(task, device), []
+
+
+def _drag(
+    task: Task, state: DragState, trace: list[dict[str, Any]], frame_every: int
+) -> tuple[DragState, list[dict[str, Any]], str]:
+    """Step until the engine ends; frames and the trace are written on the way."""
+    reason = ""
+    with (
+        catch_stop() as stop,
+        progress("edit", task.limits.max_steps, "steps") as bar,
+        (task.out / "trace.jsonl").open("w", encoding="utf-8") as log,
+    ):
+        log.writelines(json.dumps(record) + "\n" for record in trace)
+        bar.advance(state.step)
+        while state.status is Status.DRAGGING:
+            began = time.perf_counter()
+            state, events = drag.advance(state, Step(), task.model, task.strategy, task.limits)
+            seconds = time.perf_counter() - began
+            for event in events:
+                if isinstance(event, Stepped):
+                    record = _record(event, seconds)
+                    trace.append(record)
+                    log.write(json.dumps(record) + "\n")
+                    bar.advance(1, left=f"{event.mean_distance_px:.2f} px")
+                    if (event.step - 1) % frame_every == 0:
+                        _save_frame(task, event.step, event.ws)
+                elif isinstance(event, Ended):
+                    reason = event.reason
+            if stop() and state.status is Status.DRAGGING:
+                log.flush()
+                _interrupt(task, state)
+    return state, trace, reason
+
+
+def _interrupt(task: Task, state: DragState) -> None:
+    """Keep the drag for the next run, and its best picture for the user, then leave."""
+    state_file.write(state, task.out / _STATE)
+    Image.fromarray(_render(task, drag.result(state))).save(task.out / "result.png")
+    raise Interrupted(
+        f"The drag was stopped after step {state.step}; run the same command again to continue."
+    )
+
+
+def _record(event: Stepped, seconds: float) -> dict[str, Any]:
+    return {
+        "step": event.step,
+        "loss": event.loss,
+        "motion_loss": event.motion_loss,
+        "mask_loss": event.mask_loss,
+        "mean_distance_px": event.mean_distance_px,
+        "handles": [asdict(handle) for handle in event.handles],
+        "seconds": seconds,
+    }
+
+
+@torch.no_grad()
+def _render(task: Task, ws: Tensor) -> np.ndarray:
+    return pictures.to_uint8(task.subject.generator.synthesis(ws, noise_mode="const"))
+
+
+def _save_frame(task: Task, step: int, ws: Tensor) -> None:
+    Image.fromarray(_render(task, ws)).save(task.out / "frames" / f"{step:04d}.png")
+
+
+# --- what is kept ---
+
+
+def _write(
+    task: Task,
+    state: DragState,
+    trace: list[dict[str, Any]],
+    reason: str,
+    config: EditConfig,
+) -> dict[str, float | int | str]:
+    out = task.out
+    before = _render(task, state.start_ws)
+    after = _render(task, drag.result(state))
+    assert state.best is not None
+    trace = _end_at_best(task, state, trace)
+    factor = pictures.display_factor(*after.shape[:2])
+    Image.fromarray(after).save(out / "result.png")
+    Image.fromarray(pictures.before_after(before, after, factor)).save(out / "before_after.png")
+    if task.subject.source is not None and task.subject.transform is not None:
+        full = _full_picture(task, before, after)
+        Image.fromarray(full).save(out / "full.png")
+    _write_film(task, trace, factor, config.frames_per_second)
+    checks = [check_handle(before, after, m.start, m.target) for m in task.recipe.moves]
+    description = _description(task, state, reason, checks)
+    if task.recipe.mask is not None:
+        description["change_in_mask_levels"] = _change_in_mask(task.recipe.mask, before, after)
+    metrics = _metrics(state, trace, checks)
+    description["metrics"] = metrics
+    text = json.dumps(description, indent=1) + "\n"
+    (out / "edit.json").write_text(text, encoding="utf-8")
+    return metrics
+
+
+def _end_at_best(task: Task, state: DragState, trace: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trace, with the best step once more at its end if the drag went back to it."""
+    assert state.best is not None
+    if state.best.step == trace[-1]["step"]:
+        _save_frame(task, state.best.step, state.best.ws)
+        return trace
+    last = {
+        **trace[state.best.step - 1],
+        "step": trace[-1]["step"] + 1,
+        "back_to_step": state.best.step,
+    }
+    with (task.out / "trace.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(last) + "\n")
+    _save_frame(task, last["step"], state.best.ws)
+    return [*trace, last]
+
+
+def _full_picture(task: Task, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The edited face in the uploaded picture, only where the drag changed it."""
+    assert task.subject.source is not None
+    assert task.subject.transform is not None
+    changed = change_mask(before, after)
+    if task.recipe.mask is not None:
+        # What the mask keeps stays the artist's own pixels.
+        changed = changed * (1 - task.recipe.mask.astype(np.float32) / 255)
+    return paste_back(task.subject.source, after, task.subject.transform, changed)
+
+
+def _write_film(
+    task: Task, trace: list[dict[str, Any]], factor: int, frames_per_second: int
+) -> None:
+    by_step = {record["step"]: record for record in trace}
+    starts = [move.start for move in task.recipe.moves]
+    frames = []
+    for path in sorted((task.out / "frames").glob("*.png")):
+        with Image.open(path) as image:
+            face = np.asarray(image)
+        handles = by_step[int(path.stem)]["handles"]
+        markers = [
+            Marker(start, tuple(handle["position"]), tuple(handle["target"]))
+            for start, handle in zip(starts, handles, strict=True)
+        ]
+        frames.append(pictures.draw_markers(face, markers, factor))
+    video.write_mp4(task.out / "frames.mp4", frames, frames_per_second)
+    video.write_gif(task.out / "frames.gif", frames, frames_per_second)
+    Image.fromarray(frames[0]).save(task.out / "marked_first.png")
+    Image.fromarray(frames[-1]).save(task.out / "marked_last.png")
+
+
+def _description(task: Task, state: DragState, reason: str, checks: list[Check]) -> dict[str, Any]:
+    assert state.best is not None
+    return {
+        "format": FORMAT,
+        "stopped": {"status": state.status.value, "reason": reason},
+        "steps": state.step,
+        "kept_step": state.best.step,
+        "face": {"width": task.model.width, "height": task.model.height},
+        "subject": task.subject.about,
+        "drag": {
+            "strategy": task.strategy.name,
+            "source": task.strategy.source,
+            "constants": dict(task.recipe.constants),
+            "stop_distance_px": task.strategy.stop_distance_px(task.model),
+            "layer": task.layer,
+            "rows": list(task.rows),
+        },
+        "handles": [
+            {
+                "from": list(handle.start),
+                "to": list(handle.target),
+                "ended": list(handle.position),
+                "distance_px": handle.distance_px,
+                "confidence": handle.confidence,
+                "picture_check": asdict(check),
+            }
+            for handle, check in zip(state.handles, checks, strict=True)
+        ],
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def _metrics(
+    state: DragState, trace: list[dict[str, Any]], checks: list[Check]
+) -> dict[str, float | int | str]:
+    distances = [handle.distance_px for handle in state.handles]
+    errors = [check.error_px for check in checks]
+    steps = [record["seconds"] for record in trace[: state.step]]
+    return {
+        "stopped": state.status.value,
+        "steps": state.step,
+        "final_distance_px": sum(distances) / len(distances),
+        "worst_distance_px": max(distances),
+        # By the pictures, not by the tracker.
+        "handle_error_px": sum(errors) / len(errors),
+        "worst_handle_error_px": max(errors),
+        "return_error_px": sum(check.return_error_px for check in checks) / len(checks),
+        "seconds_per_step": sum(steps) / len(steps),
+    }
+
+
+def _change_in_mask(mask: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
+    """Mean absolute change of what the mask keeps, in grey levels of 255."""
+    weight = mask.astype(np.float64) / 255
+    change = np.abs(after.astype(np.float64) - before).mean(axis=2)
+    return float((change * weight).sum() / max(weight.sum(), 1e-9))
