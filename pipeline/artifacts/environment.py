@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -26,6 +27,7 @@ def _package(name: str) -> str | None:
         return None
 
 
+@functools.cache  # the code that runs is the code that was there when this process began
 def code_version() -> dict[str, str | bool | None]:
     """The commit this code is at, and whether tracked files differ from it (None: no git)."""
     here = Path(__file__).resolve()

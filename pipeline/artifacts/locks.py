@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,7 +37,8 @@ class FileLock:
         _held.discard(self)
 
 
-_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+# Strong references: a lock that is dropped without release stays held, and must be given up too.
+_held: set[FileLock] = set()
 
 
 def _forget_all_in_child() -> None:
