@@ -25,7 +25,7 @@ def test_generator_equals_the_original(golden: Callable, name: str) -> None:
             close(key, value, arrays[f"state/{key}"])
     load_state(net, arrays)
     assert net.num_ws == text["num_ws"]
-    assert net.synthesis.layer_names == text["layer_order"]
+    assert ["input", *net.synthesis.layer_names] == text["layer_order"]
     z, c = tensor(arrays["z"]), tensor(arrays["c"])
 
     close("ws", net.mapping(z, c), arrays["ws_psi1"])
@@ -78,9 +78,9 @@ def check_layout(net: Generator, expected: dict) -> None:
     }
     names = net.synthesis.layer_names
     for index, entry in enumerate(expected["layers"]):
-        assert names[index + 1] == entry["name"]
+        assert names[index] == entry["name"]
         layer = net.synthesis.get_submodule(entry["name"])
-        frame = net.synthesis.feature_frame(index + 1)
+        frame = net.synthesis.feature_frame(index)
         assert frame.scale * net.img_resolution == entry["out_sampling_rate"]
         assert [frame.width, frame.height] == entry["out_size"]
         assert list(layer.weight.shape[:2]) == [entry["out_channels"], entry["in_channels"]]

@@ -26,8 +26,8 @@ from pipeline.models.layers import FullyConnectedLayer, MappingNetwork
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
 
-# Layer whose output the drag editor follows, counting the Fourier input as 0: at 512 px it has
-# an eighth of the image's sampling rate, as the maps that DragGAN (Pan et al. 2023) shows.
+# Number of the layer whose output the drag editor follows; at 512 px it has an eighth of the
+# image's sampling rate.
 DRAG_LAYER = 5
 
 
@@ -302,12 +302,12 @@ class SynthesisNetwork(nn.Module):
         self.input = SynthesisInput(
             w_dim, first.channels, first.size, first.sampling_rate, first.cutoff
         )
-        self.layer_names = ["input"]
-        self._signals = [first, *signals]  # of the outputs, by position in layer_names
+        self.layer_names: list[str] = []
+        self._signals = signals  # of the layers' outputs, by position in layer_names
         for index, after in enumerate(signals):
             layer = SynthesisLayer(
                 w_dim,
-                before=self._signals[index],
+                before=signals[max(index - 1, 0)],  # the input's signal is that of layer 0
                 after=after,
                 is_torgb=index == num_layers,
                 is_critically_sampled=index >= num_layers - num_critical,
@@ -391,19 +391,18 @@ class SynthesisNetwork(nn.Module):
             width=signal.size,
             scale=signal.sampling_rate / self.img_resolution,
             offset=(signal.size - signal.sampling_rate) / 2,
-            ws_rows=index + 1,
+            ws_rows=index + 2,  # the input has a row of its own
         )
 
     def _outputs(
         self, ws: torch.Tensor, update_emas: bool, force_fp32: bool, fused_modconv: bool | None
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """(position in layer_names, output) of the input and of each layer, as they are made."""
+        """(position in layer_names, output) of each layer, as they are made."""
         ws = ws.to(torch.float32)
         x = self.input(ws[:, 0])
-        yield 0, x
-        for index, name in enumerate(self.layer_names[1:], start=1):
+        for index, name in enumerate(self.layer_names):
             layer = self.get_submodule(name)
-            x = layer(x, ws[:, index], update_emas, force_fp32, fused_modconv)
+            x = layer(x, ws[:, index + 1], update_emas, force_fp32, fused_modconv)
             yield index, x
 
     def _run(
