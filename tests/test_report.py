@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import report_artifacts
+from PIL import Image
 
 from pipeline.errors import ConfigError
 from pipeline.evaluate.config import ReportConfig
@@ -158,6 +161,103 @@ def test_says_what_is_missing(
     outline = Outline(make(kept, tmp_path))
     assert outline.problems == []
     assert said in outline.text
+
+
+def test_damaged_payloads_do_not_stop_a_report(tmp_path: Path) -> None:
+    damaged = report_artifacts.road(tmp_path / "store")
+    for folder in damaged.values():
+        for path in folder.rglob("*"):
+            if path.suffix in (".jsonl", ".json"):
+                path.write_bytes(
+                    b'{"a": [1, {"step": 3, "han\xff\n[]\n{"step": NaN}\n' + b"[" * 9999
+                )
+            elif path.is_file():
+                path.write_bytes(path.read_bytes()[:40])
+    outline = Outline(make(damaged, tmp_path / "out"))
+    assert outline.problems == []
+    assert outline.text.count("manifest is missing or damaged") == 4
+    for words in (
+        "no contact sheet that can be read",
+        "no training statistics",
+        "no sample pictures",
+        "no pictures that can be read",
+        "no frames that can be read",
+        "no trace that can be read",
+        "settings, timings and versions are unknown",
+    ):
+        assert words in outline.text, words
+
+
+def test_missing_payloads_do_not_stop_a_report(tmp_path: Path) -> None:
+    empty = {key: tmp_path / key for key in ("dataset", "model", "inversion", "edit")}
+    for folder in empty.values():
+        folder.mkdir()
+    outline = Outline(make(empty, tmp_path / "out"))
+    assert outline.problems == []
+    assert outline.tags["img"] == 0
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"step": "x", "handles": [1, None, {"position": [1], "target": "ab"}], "loss": "high"},
+        {"step": 1, "handles": [{"position": [float("nan"), 1], "target": [1, 2]}]},
+        {"step": 10**400, "handles": [], "loss": True},
+        {"step": 1, "handles": {"position": [0, 0]}, "loss": [1]},
+        {"handles": [{"position": {"x": 1, "y": 2}, "target": {"x": 3}}]},
+    ],
+)
+def test_traces_of_another_shape_are_gaps(
+    inputs: dict[str, Path], tmp_path: Path, record: dict[str, object]
+) -> None:
+    folder = tmp_path / "edit"
+    shutil.copytree(inputs["edit"], folder)
+    report_artifacts.write_lines(folder / "trace.jsonl", [record, record])
+    outline = Outline(make({"edit": folder}, tmp_path / "out"))
+    assert outline.problems == []
+    assert outline.values("circle", "class").count("handle") == 0
+
+
+def test_says_when_inputs_do_not_belong_together(inputs: dict[str, Path], tmp_path: Path) -> None:
+    other, _ = report_artifacts.dataset(tmp_path, "other")
+    outline = Outline(make({**inputs, "dataset": other}, tmp_path))
+    said = "The model shown here was made from dataset/ganyu:v1, but this report shows"
+    assert said in outline.text
+    assert "not part of this report" in outline.text
+
+
+def test_folders_of_the_machine_are_not_named_in_the_lineage(page: Outline) -> None:
+    assert "/somewhere/private" not in page.text
+
+
+def test_large_pictures_are_reduced(tmp_path: Path) -> None:
+    folder, _ = report_artifacts.dataset(tmp_path, "large")
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "contact_sheet.png", compress_level=0)
+    outline = Outline(make({"dataset": folder}, tmp_path, picture_px=800))
+    assert "800" in outline.values("img", "width")
+    assert "600" in outline.values("img", "height")
+    assert (tmp_path / REPORT).stat().st_size < 2**20
+
+
+def test_the_same_artifacts_give_the_same_page(inputs: dict[str, Path], tmp_path: Path) -> None:
+    assert make(inputs, tmp_path / "a") == make(inputs, tmp_path / "b")
+
+
+def test_an_animation_that_is_too_large_is_left_out(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    outline = Outline(make({"edit": inputs["edit"]}, tmp_path, video_mib=0.0))
+    assert outline.tags["video"] == 0
+    assert "none small enough to embed" in outline.text
+
+
+@pytest.mark.parametrize(
+    "settings", [{"name": " "}, {"key_frames": 1}, {"sample_grids": 0}, {"picture_px": 5}]
+)
+def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        ReportConfig(**settings)  # type: ignore[arg-type]
 
 
 def test_without_any_artifact_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.artifacts.manifest import Manifest, Parent, Source, read_manifest
 from pipeline.errors import ArtifactError
 from pipeline.evaluate.payload import flatten, text
-from pipeline.evaluate.sections import Table
+from pipeline.evaluate.sections.shared import Table, count_text
 
 # Raw files named one by one in the tree; the manifest names all.
 MAX_FILES = 60
@@ -151,7 +151,7 @@ def _node(manifest: Manifest, known: Mapping[str, Manifest], shown: set[str]) ->
         children.append(Node("no raw files", f"made from its settings{seed} alone"))
     detail = (
         f"{manifest.plan.stage}, {manifest.created[:10]}, {duration(manifest.wall_seconds)}, "
-        f"{_plural(len(manifest.files), 'file')}"
+        f"{count_text(len(manifest.files), 'file')}"
     )
     return Node(manifest.plan.kind, title, manifest.digest, detail, children=children)
 
@@ -169,9 +169,5 @@ def _source_node(key: str, source: Source) -> Node:
     if total == 1 and files[0].name == name:
         return Node("raw file", name, source.digest, f"given as {key}")
     more = f" (the first {MAX_FILES})" if total > MAX_FILES else ""
-    summary = f"{_plural(total, 'file')}{more}"
+    summary = f"{count_text(total, 'file')}{more}"
     return Node("raw files", name, source.digest, f"given as {key}", summary, files)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -20,17 +20,11 @@ from pipeline.evaluate.config import ReportConfig
 from pipeline.evaluate.payload import nested, number
 from pipeline.evaluate.pictures import Picture
 from pipeline.evaluate.plots import format_number
-from pipeline.evaluate.sections import (
-    DatasetSection,
-    DragSection,
-    InversionSection,
-    Table,
-    TrainingSection,
-    dataset_section,
-    drag_section,
-    inversion_section,
-    training_section,
-)
+from pipeline.evaluate.sections.dataset import DatasetSection, dataset_section
+from pipeline.evaluate.sections.drag import DragSection, drag_section
+from pipeline.evaluate.sections.inversion import InversionSection, inversion_section
+from pipeline.evaluate.sections.shared import Table
+from pipeline.evaluate.sections.training import TrainingSection, training_section
 
 # Characters that HTML forbids even escaped (and lone surrogates, which UTF-8 cannot hold); they
 # come from file names.
