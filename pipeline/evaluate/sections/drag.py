@@ -214,7 +214,7 @@ def _handle_table(description: Record) -> Table:
         if not isinstance(handle, dict):
             continue
         places = [point(handle.get(key)) for key in ("from", "ended", "to")]
-        cells = [f"{at[0]:.1f}, {at[1]:.1f}" if at else "–" for at in places]
+        cells = [f"{at[0]:.1f},\N{NO-BREAK SPACE}{at[1]:.1f}" if at else "–" for at in places]
         check = nested(handle, "picture_check")
         values = (handle.get("distance_px"), check.get("error_px"), handle.get("confidence"))
         figures = [format_number(number(value)) for value in values]

@@ -28,6 +28,11 @@ def fact_table(caption: str, facts: Mapping[str, object]) -> Table:
     return Table(caption, ["what", "value"], [[key, text(value)] for key, value in facts.items()])
 
 
+def in_words(facts: Mapping[str, object]) -> dict[str, object]:
+    """The same with "images_seen" spelt "images seen"."""
+    return {key.replace("_", " "): value for key, value in facts.items()}
+
+
 def numbered_pictures(folder: Path) -> list[Path]:
     """The PNG files of a folder (which may be missing), by the numbers in their names."""
     if not folder.is_dir():

@@ -17,6 +17,7 @@ from pipeline.evaluate.sections.shared import (
     TILE_PX,
     Table,
     fact_table,
+    in_words,
     number_in_name,
     numbered_pictures,
 )
@@ -108,7 +109,7 @@ def training_section(
         images_seen=images_seen,
         plots=_curves(records, seen, ada_target),
         samples=_samples(folder / "samples", grids, picture_px),
-        tables=[fact_table("Figures of the training", metrics)] if metrics else [],
+        tables=[fact_table("Figures of the training", in_words(metrics))] if metrics else [],
     )
 
 
