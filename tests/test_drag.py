@@ -107,20 +107,21 @@ def test_a_handle_arrives_where_its_content_truly_is(size: int, scale: float, ma
     assert math.dist(truth, state.handles[0].position) < 0.25 / scale
 
 
-@settings(max_examples=8, deadline=None)
-@given(x=st.floats(10, 54), y=st.floats(10, 54), turn=st.floats(0, 6.28), far=st.floats(2, 8))
-def test_tracking_follows_the_truth_below_a_pixel(
-    x: float, y: float, turn: float, far: float
-) -> None:
+@pytest.mark.parametrize("turn", [0.0, 1.1, 2.6, 4.0, 5.5])
+def test_tracking_follows_the_truth_below_a_pixel(turn: float) -> None:
     picture = AffinePicture(64, 0.5, mode="affine")
-    target = (x + far * math.cos(turn), y + far * math.sin(turn))
-    state = begin(picture, ((x, y), target))
-    _, seen, _ = run(state, picture, steps=12)
-    for step in seen:
-        truth = picture.place(step.ws, (x, y))
-        assert math.dist(truth, step.handles[0].position) < 0.5
-    # The continuous position moves by less than a whole pixel at a time.
-    assert any(not float(step.handles[0].position[0] - x).is_integer() for step in seen[1:])
+    x, y = 22.3, 41.8
+    target = (x + 8 * math.cos(turn), y + 8 * math.sin(turn))
+    _, seen, _ = run(begin(picture, ((x, y), target)), picture, steps=12)
+    places = [step.handles[0].position for step in seen]
+    errors = [
+        math.dist(picture.place(step.ws, (x, y)), place)
+        for step, place in zip(seen, places, strict=True)
+    ]
+    # Half a pixel is a quarter of one of this map's; whole-pixel tracking is off by more.
+    assert max(errors) < 0.75
+    assert sum(errors) / len(errors) < 0.35
+    assert any(abs(place[0] - x - round(place[0] - x)) > 0.1 for place in places)
 
 
 @pytest.mark.parametrize("margin", [0, 10])

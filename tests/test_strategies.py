@@ -80,6 +80,7 @@ def test_compatible_equals_the_trace(golden: GoldenLoader, name: str) -> None:
         assert stepped.loss == pytest.approx(logged["loss"], rel=tolerance)
         wanted = arrays[f"dw/{step}"]
         assert not wanted[:, 6:].any()
-        scale = np.abs(wanted).max()
-        np.testing.assert_allclose(stepped.gradient, wanted[:, :6], atol=tolerance * scale)
+        # One flipped sign among the thousands of an L1 loss shows in the fourth digit.
+        slack = (1e-5 if step == 1 else max(2e-3, tolerance)) * np.abs(wanted).max()
+        np.testing.assert_allclose(stepped.gradient, wanted[:, :6], atol=slack, rtol=0)
         np.testing.assert_allclose(state.ws, arrays[f"w/{step}"], atol=allowed[step], rtol=0)

@@ -36,11 +36,13 @@ def write_mp4(path: Path, frames: Sequence[np.ndarray], frames_per_second: int) 
 def write_gif(path: Path, frames: Sequence[np.ndarray], frames_per_second: int) -> None:
     """Write an endlessly looping GIF; frames are H × W × 3 uint8 of one size.
 
-    All frames share one palette, taken from the first, middle and last, so that flat areas do
-    not flicker; the last frame stays for a second.
+    All frames share one palette, taken from up to 16 of them, so that flat areas do not flicker;
+    the last frame stays for a second.
     """
-    corners = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
-    palette = Image.fromarray(corners).quantize(255, Image.Quantize.MEDIANCUT)
+    spread = frames[:: max(1, len(frames) // 16)]
+    # Every other pixel is enough to know the colours.
+    colours = np.concatenate([frame[::2, ::2] for frame in [*spread, frames[-1]]])
+    palette = Image.fromarray(colours).quantize(255, Image.Quantize.MEDIANCUT)
     images = [
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
