@@ -155,6 +155,7 @@ def model(root: Path, name: str, parent: Manifest) -> tuple[Path, Manifest]:
             blend = Image.blend(Image.new("RGB", (SIZE, SIZE), "grey"), face(index), seen / 60000)
             grid.paste(blend, (SIZE * (index % 4), SIZE * (index // 4)))
         grid.save(samples / f"{seen:09d}.png")
+    grid.save(folder / "reals.png")
     return folder, finish(
         folder,
         "train",

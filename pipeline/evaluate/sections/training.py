@@ -1,6 +1,6 @@
 """The training's section: curves and samples over time.
 
-Knows the keys of stats.jsonl and the names of samples/*.png.
+Knows the keys of stats.jsonl and the names of samples/*.png and reals.png.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class TrainingSection:
     images_seen: float
     plots: list[Plot]
     samples: list[Picture]
+    reals: Picture | None
     tables: list[Table]
 
 
@@ -109,6 +110,12 @@ def training_section(
         images_seen=images_seen,
         plots=_curves(records, seen, ada_target),
         samples=_samples(folder / "samples", grids, picture_px),
+        reals=embed_picture(
+            folder / "reals.png",
+            "Grid of faces out of the dataset",
+            picture_px,
+            "faces of the dataset, to compare with",
+        ),
         tables=[fact_table("Figures of the training", in_words(metrics))] if metrics else [],
     )
 
