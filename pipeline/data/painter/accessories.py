@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import WHITE, Colour, from_hex, lighten, mix, shade
-from pipeline.data.painter.curves import Array, brush, ellipse, spline
+from pipeline.data.painter.curves import Array, brush, ellipse, moved, spline
 from pipeline.data.painter.features import Features
 from pipeline.data.painter.hair import paint_bow
 from pipeline.data.painter.hair_shapes import HAIR_FLAT
@@ -90,13 +90,13 @@ def _glasses(drawing: Drawing, identity: Identity, frame: Frame, item: Accessory
         knots = np.array(
             [(-0.37, -0.26), (0.0, -0.31), (0.37, -0.26), (0.36, 0.14), (0.0, 0.33), (-0.36, 0.14)]
         )
-        rim = spline(knots + (side * spacing, 0.06), 5, closed=True)
+        rim = spline(moved(knots, side * spacing, 0.06), 5, closed=True)
         lens = frame.head(rim, 0.66 - 0.35 * rim[:, 0] ** 2)
         drawing.fill(lens, WHITE, None, 0.10)
         closed = np.concatenate([lens, lens[:2]])
         drawing.fill(brush(closed, frame.line(0.042), "even"), ink, PART)
         gleam = np.array([(-0.24, -0.14), (-0.12, -0.18), (-0.22, 0.08), (-0.29, 0.08)])
-        drawing.fill(frame.face(gleam + (side * spacing, 0.06)), WHITE, None, 0.45)
+        drawing.fill(frame.face(moved(gleam, side * spacing, 0.06)), WHITE, None, 0.45)
         arm = np.array([(side * (spacing + 0.36), -0.06), (side * 1.04, -0.12)])
         drawing.fill(
             brush(frame.head(arm, np.array([0.3, -0.1]), 0.5), frame.line(0.036), "even"), ink, PART
@@ -122,7 +122,7 @@ def _headband(drawing: Drawing, frame: Frame, item: Accessory) -> None:
     y = -1.36 + 0.86 * (np.abs(x) / 1.14) ** 2.6
     band = np.stack([x, y], axis=1)
     width = 0.17
-    upper, lower = band - (0, width / 2), band + (0, width / 2)
+    upper, lower = moved(band, 0, -width / 2), moved(band, 0, width / 2)
     depth = 0.35 - 0.3 * x**2
     shape = np.concatenate([frame.head(upper, depth, 0.3), frame.head(lower, depth, 0.3)[::-1]])
     _piece(drawing, frame, shape, item.colour)
@@ -170,14 +170,14 @@ def _beret(drawing: Drawing, frame: Frame, item: Accessory) -> None:
     with drawing.clipped([shape]):
         lower = frame.head(outline * (1.0, 0.85) + (0.0, 0.10), depth, HAIR_FLAT)
         drawing.fill(lower, shade(item.colour, 0.18))
-    band = np.concatenate([brim, (brim + (0, 0.10))[::-1]])
+    band = np.concatenate([brim, moved(brim, 0, 0.10)[::-1]])
     _piece(drawing, frame, frame.head(band, depth + 0.1, HAIR_FLAT), shade(item.colour, 0.30))
 
 
 def _earrings(drawing: Drawing, frame: Frame, item: Accessory) -> None:
     for side in (-1, 1):
         drop = spline(
-            np.array([(0.0, 0.36), (0.07, 0.52), (0.0, 0.62), (-0.07, 0.52)]) + (side * 1.02, 0.0),
+            moved([(0.0, 0.36), (0.07, 0.52), (0.0, 0.62), (-0.07, 0.52)], side * 1.02, 0.0),
             4,
             closed=True,
         )
@@ -213,7 +213,7 @@ def paint_at_neck(drawing: Drawing, identity: Identity, frame: Frame) -> None:
         if item.kind != "choker":
             continue
         band = spline([(-0.345, 1.10), (0.0, 1.20), (0.345, 1.10)], 5)
-        shape = frame.body(np.concatenate([band, (band + (0, 0.10))[::-1]]))
+        shape = frame.body(np.concatenate([band, moved(band, 0, 0.10)[::-1]]))
         _piece(drawing, frame, shape, item.colour)
         bell = ellipse((0.0, 1.31), (0.065, 0.065), 14)
         _piece(drawing, frame, frame.body(bell), from_hex("#f0c24b"))

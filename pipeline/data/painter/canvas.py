@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import skia
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.data.painter.colours import Colour, argb
 from pipeline.data.painter.curves import Array
@@ -59,6 +59,10 @@ def to_path(shapes: Iterable[Array]) -> skia.Path:
     return path
 
 
+def _point(point: ArrayLike) -> skia.Point:
+    return skia.Point(*np.asarray(point, dtype=np.float64).tolist())
+
+
 def _shader_colours(stops: Sequence[Stop]) -> tuple[list[int], list[float]]:
     return [argb(colour, alpha) for _, colour, alpha in stops], [stop[0] for stop in stops]
 
@@ -90,21 +94,19 @@ class Drawing:
     def gradient(
         self,
         points: Array,
-        start: Sequence[float],
-        end: Sequence[float],
+        start: ArrayLike,
+        end: ArrayLike,
         stops: Sequence[Stop],
         part: str | None = None,
     ) -> None:
         """Fill with a linear gradient between two points (px)."""
         colours, positions = _shader_colours(stops)
-        shader = skia.GradientShader.MakeLinear(
-            [skia.Point(*map(float, start)), skia.Point(*map(float, end))], colours, positions
-        )
+        shader = skia.GradientShader.MakeLinear([_point(start), _point(end)], colours, positions)
         self._add([points], skia.Paint(AntiAlias=True, Shader=shader), part)
 
     def glow(
         self,
-        centre: Sequence[float],
+        centre: ArrayLike,
         radius: float,
         stops: Sequence[Stop],
         squash: float = 1.0,
@@ -115,12 +117,13 @@ class Drawing:
         matrix = skia.Matrix()
         matrix.setScale(1.0, squash)
         matrix.postRotate(angle)
-        matrix.postTranslate(float(centre[0]), float(centre[1]))
+        middle = np.asarray(centre, dtype=np.float64)
+        matrix.postTranslate(*middle.tolist())
         shader = skia.GradientShader.MakeRadial(
             skia.Point(0, 0), radius, colours, positions, skia.TileMode.kClamp, 0, matrix
         )
         reach = radius * max(1.0, squash)
-        box = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * reach + np.asarray(centre)
+        box = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * reach + middle
         self._add([box], skia.Paint(AntiAlias=True, Shader=shader), None)
 
     def wash(self, colour: Colour, alpha: float = 1.0, multiply: bool = True) -> None:

@@ -5,7 +5,6 @@ Everything is an n×2 float64 array; nothing here knows about faces, projection 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -55,9 +54,15 @@ def _unit_circle(count: int) -> Array:
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def ellipse(centre: Sequence[float], radii: Sequence[float], count: int = 24) -> Array:
+def ellipse(centre: ArrayLike, radii: ArrayLike, count: int = 24) -> Array:
     """An ellipse's outline, `count` points, clockwise in the picture from the right."""
     return _unit_circle(count) * np.asarray(radii) + np.asarray(centre)
+
+
+def moved(points: ArrayLike, dx: float, dy: float) -> Array:
+    """The points shifted by (dx, dy)."""
+    shifted: Array = np.asarray(points, dtype=np.float64) + np.array((dx, dy))
+    return shifted
 
 
 def normals(points: Array) -> Array:

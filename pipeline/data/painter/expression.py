@@ -20,8 +20,8 @@ class Expression:
     brow_tilt: float = 0.0  # -1 inner ends up (sad) .. 1 inner ends down (angry)
     brow_bend: float = 0.0  # -1 straight .. 1 strongly arched
     brow_squeeze: float = 0.0  # 0 .. 1 drawn towards each other
-    left_lid: float = 1.0  # openness of the picture-left eye: 0 shut, 1 open, 1.2 wide
-    right_lid: float = 1.0
+    left_lid: float = 0.94  # openness of the picture-left eye: 0 shut, 1 open, 1.2 wide
+    right_lid: float = 0.94
     lower_lid: float = 0.0  # 0 .. 1 lower lids pushed up (a smile's squint)
     lid_slant: float = 0.0  # -1 outer half droops (sad) .. 1 inner half pressed down (angry)
     lid_bend: float = 0.0  # shut eye's arc: -1 hangs down (asleep) .. 1 arches up (happy)
@@ -31,7 +31,7 @@ class Expression:
     shine: float = 1.0  # highlight size factor; watery eyes above 1
     mouth_open: float = 0.0  # 0 shut .. 1 wide open
     mouth_width: float = 1.0  # factor
-    mouth_smile: float = 0.15  # -1 corners down .. 1 corners up
+    mouth_smile: float = 0.3  # -1 corners down .. 1 corners up
     mouth_round: float = 0.0  # 0 lens-shaped .. 1 an "o"
     mouth_pout: float = 0.0  # 0 .. 1 small, pushed up, lower lip shown
     teeth: float = 0.0  # 0 .. 1 upper row shown in an open mouth
@@ -44,7 +44,7 @@ class Expression:
 EXPRESSIONS: dict[str, Expression] = {
     "neutral": Expression(),
     "smile": Expression(
-        brow_raise=0.15, brow_bend=0.3, lower_lid=0.25, left_lid=0.95, right_lid=0.95,
+        brow_raise=0.15, brow_bend=0.3, lower_lid=0.25, left_lid=0.92, right_lid=0.92,
         mouth_smile=0.9, mouth_width=1.25, blush=0.45,
     ),
     "laugh": Expression(

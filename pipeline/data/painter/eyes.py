@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import WHITE, Colour, lighten, mix, shade
-from pipeline.data.painter.curves import Array, at, brush, ellipse, profile, section, spline
+from pipeline.data.painter.curves import Array, at, brush, ellipse, moved, profile, section, spline
 from pipeline.data.painter.features import RIGHT, EyeShape, Features, eye_opening
 from pipeline.data.painter.identity import Eyes, Identity
 from pipeline.data.painter.light import Light
@@ -77,7 +77,7 @@ def _paint_ball(
     with drawing.clipped([opening]):
         # The lid's shadow on the white.
         lid = eye.upper
-        shadow = np.concatenate([lid, lid[::-1] + (0.0, 0.34 * eyes.height)])
+        shadow = np.concatenate([lid, moved(lid[::-1], 0.0, 0.34 * eyes.height)])
         drawing.fill(frame.face(shadow), shade(mix(WHITE, skin, 0.35), 0.22))
         _paint_iris(drawing, eyes, eye, frame, light, shine)
 
@@ -91,7 +91,7 @@ def _paint_iris(
     def disc(scale: tuple[float, float], shift: tuple[float, float] = (0, 0), n: int = 24) -> Array:
         return frame.face(ellipse(centre + radii * shift, radii * scale, n))
 
-    top, bottom = frame.face(np.array([centre - (0, radii[1]), centre + (0, radii[1])]))
+    top, bottom = frame.face(centre + radii * np.array([(0.0, -1.0), (0.0, 1.0)]))
     dark, deep = shade(colour, 0.62), shade(colour, 0.80)
     bright = lighten(colour, 0.30 if eyes.style != "soft" else 0.18)
     drawing.fill(disc((1.0, 1.0)), deep)
@@ -116,7 +116,7 @@ def _paint_iris(
         _paint_star(drawing, frame, centre + radii * (0, 0.02), radii * 0.3, lighten(colour, 0.7))
     # The upper part lies in the lid's shadow.
     lid = eye.upper
-    band = np.concatenate([lid, lid[::-1] + (0.0, 0.42 * eyes.height)])
+    band = np.concatenate([lid, moved(lid[::-1], 0.0, 0.42 * eyes.height)])
     with drawing.clipped([disc((1.0, 1.0))]):
         drawing.fill(frame.face(band), shade(colour, 0.85), alpha=0.5)
     from_side = -1.0 if light.side <= 0.15 else 1.0
@@ -151,7 +151,7 @@ def _lid_stroke(eyes: Eyes, eye: EyeShape, frame: Frame) -> Array:
     t = np.linspace(0, 1, len(full))
     weight = np.interp(t, [0, 0.12, 0.5, 0.8, 0.93, 1.0], [0.22, 0.5, 0.92, 1.0, 0.75, 0.0])
     thin = 0.62 + 0.38 * min(1.0, eye.openness * 1.6)
-    return brush(frame.face(full), frame.px(0.098 * eyes.lid * thin) * weight, "even")
+    return brush(frame.face(full), frame.px(0.108 * eyes.lid * thin) * weight, "even")
 
 
 def _lashes(eyes: Eyes, eye: EyeShape, frame: Frame) -> list[Array]:
@@ -184,20 +184,16 @@ def _paint_lids(drawing: Drawing, eyes: Eyes, eye: EyeShape, frame: Frame, ink: 
     drawing.fill_all([_lid_stroke(eyes, eye, frame), *_lashes(eyes, eye, frame)], ink.lid, PART)
 
 
-def brow_strokes(identity: Identity, features: Features, frame: Frame) -> list[Array]:
-    """The two brows' outlines: full at the inner end, pointed at the outer."""
+def brow_strokes(
+    identity: Identity, features: Features, frame: Frame, extra: float = 0.0
+) -> list[Array]:
+    """The two brows' outlines: full at the inner end, pointed at the outer; `extra` widens."""
     strokes = []
-    for line, inner_first in ((features.left_brow, False), (features.right_brow, True)):
-        count = len(line)
-        weight = (
-            0.35 + 0.65 * profile("end", count)
-            if inner_first
-            else 0.35 + 0.65 * profile("start", count)
-        )
-        weight = weight * np.minimum(
-            1.0, 0.25 + 6 * np.minimum(np.linspace(0, 1, count), np.linspace(1, 0, count))
-        )
-        width = frame.line(0.058 * identity.face.brow_thickness)
+    for line, kind in ((features.left_brow, "start"), (features.right_brow, "end")):
+        rise = np.linspace(0, 1, len(line))
+        ends = np.minimum(1.0, 0.25 + 6 * np.minimum(rise, 1 - rise))
+        weight = (0.35 + 0.65 * profile(kind, len(line))) * ends
+        width = frame.line(0.066 * identity.face.brow_thickness) + frame.px(extra)
         strokes.append(brush(frame.face(line), width * weight, "even"))
     return strokes
 
@@ -205,15 +201,21 @@ def brow_strokes(identity: Identity, features: Features, frame: Frame) -> list[A
 def brow_colour(identity: Identity) -> Colour:
     """A brow is darker than the hair, warmer where the hair is pale."""
     hair = identity.hair.colour
-    pale = (hair[0] + hair[1] + hair[2]) / 3
-    return mix(
-        shade(hair, 0.45), shade(identity.face.skin, 0.55), 0.15 + 0.3 * max(0.0, pale - 0.6)
-    )
+    pale = max(0.0, sum(hair) / 3 - 0.6)
+    return mix(shade(hair, 0.45), shade(identity.face.skin, 0.55), 0.15 + 0.3 * pale)
 
 
-def paint_brows(
-    drawing: Drawing, identity: Identity, features: Features, frame: Frame, alpha: float = 1.0
-) -> None:
-    """Both brows; painted once under the fringe and once, fainter, over it."""
+def paint_brows(drawing: Drawing, identity: Identity, features: Features, frame: Frame) -> None:
+    """Both brows on the skin, under the fringe."""
     strokes = brow_strokes(identity, features, frame)
-    drawing.fill_all(strokes, brow_colour(identity), "brows", alpha)
+    drawing.fill_all(strokes, brow_colour(identity), "brows")
+
+
+def paint_brows_through_hair(
+    drawing: Drawing, identity: Identity, features: Features, frame: Frame
+) -> None:
+    """The brows once more over the fringe; a pale edge keeps them legible on dark hair."""
+    edge = lighten(identity.hair.colour, 0.35)
+    drawing.fill_all(brow_strokes(identity, features, frame, 0.035), edge, None, alpha=0.5)
+    strokes = brow_strokes(identity, features, frame)
+    drawing.fill_all(strokes, brow_colour(identity), "brows", alpha=0.75)

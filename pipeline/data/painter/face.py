@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import WHITE, Colour, from_hex, mix, shade
-from pipeline.data.painter.curves import Array, at, brush, ellipse, section, spline
+from pipeline.data.painter.curves import Array, at, brush, ellipse, moved, spline
 from pipeline.data.painter.expression import Expression
 from pipeline.data.painter.features import (
     CONTOUR_FLAT,
@@ -166,15 +166,15 @@ def paint_nose(
         away = 1.0 if turn > 0 else -1.0
 
     def place(points: Sequence[tuple[float, float]]) -> Array:
-        return frame.head(np.array(points) + (x, y), NOSE_DEPTH)
+        return frame.head(moved(points, x, y), NOSE_DEPTH)
 
     shape = place([(0, -0.085), (0.05 * away, 0.018), (0.012 * away, 0.035), (-0.012 * away, 0.0)])
     style = identity.face.nose
     if style == "shade":
         drawing.fill(shape, skin_shadow(skin), "nose")
-        drawing.fill(
-            brush(spline(place([(0.05 * away, 0.012), (0.01 * away, 0.032), (-0.02 * away, 0.01)]), 4),
-                  frame.line(0.024)), skin_line(skin), "nose", 0.9)  # fmt: skip
+        edge = [(0.05 * away, 0.012), (0.01 * away, 0.032), (-0.02 * away, 0.01)]
+        line = brush(spline(place(edge), 4), frame.line(0.024))
+        drawing.fill(line, skin_line(skin), "nose", 0.9)
     elif style == "tick":
         line = spline(
             place([(0.006 * away, -0.06), (0.038 * away, 0.005), (-0.006 * away, 0.018)]), 4
@@ -205,7 +205,7 @@ def paint_mouth(
         drawing.fill(inside, from_hex("#7d2a33"), "mouth")
         with drawing.clipped([inside]):
             middle = at(mouth.lower, 0.5)
-            tongue = ellipse(middle + (0, 0.02), (0.36 * width, 0.42 * mouth.gap + 0.02), 18)
+            tongue = ellipse(moved(middle, 0, 0.02), (0.36 * width, 0.42 * mouth.gap + 0.02), 18)
             drawing.fill(frame.face(tongue), from_hex("#e0787c"))
             if expression.teeth > 0.05:
                 drop = np.array([0.0, 0.30 * mouth.gap * expression.teeth])
@@ -260,8 +260,8 @@ def _paint_tear(
 ) -> None:
     outer = eye.lower if eye.side == RIGHT else eye.lower[::-1]
     root = at(outer, 0.72)
-    shape = _drop(frame, root + (0, -0.01), 0.12 + 0.20 * amount, 0.035 + 0.03 * amount)
+    shape = _drop(frame, moved(root, 0, -0.01), 0.12 + 0.20 * amount, 0.035 + 0.03 * amount)
     drawing.fill(shape, water, None, 0.9)
     drawing.fill(brush(shape, frame.line(0.014), "even"), edge)
-    shine = ellipse(root + (-0.012, 0.09 + 0.14 * amount), (0.012, 0.022), 8)
+    shine = ellipse(moved(root, -0.012, 0.09 + 0.14 * amount), (0.012, 0.022), 8)
     drawing.fill(frame.face(shine), WHITE)

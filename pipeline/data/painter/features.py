@@ -138,15 +138,15 @@ def _contour(face: Face, expression: Expression) -> Contour:
         [
             [0.97, -0.62, -0.05],
             [0.99, -0.28, -0.03],
-            [0.985 + cheek, 0.10, 0.02],
-            [0.93 + cheek + 0.02 * puff, 0.38, 0.10],
-            [0.765 + cheek + jaw, 0.645 * chin, 0.22],
-            [0.47 + 1.3 * jaw, 0.875 * chin, 0.36],
-            [0.20 + jaw, 0.985 * chin, 0.46],
+            [0.965 + cheek, 0.10, 0.02],
+            [0.895 + cheek + 0.02 * puff, 0.38, 0.11],
+            [0.69 + cheek + jaw, 0.655 * chin, 0.25],
+            [0.395 + 1.3 * jaw, 0.865 * chin, 0.40],
+            [0.15 + jaw, 0.975 * chin, 0.52],
         ]
     )
     mirrored = half * (-1, 1, 1)
-    tip = np.array([[0.0, chin, 0.50]])
+    tip = np.array([[0.0, chin, 0.56]])
     knots = np.concatenate([mirrored, tip, half[::-1]])
     samples = 6
     points = spline(knots[:, :2], samples)
@@ -158,9 +158,9 @@ def _contour(face: Face, expression: Expression) -> Contour:
 def _brow(identity: Identity, expression: Expression, side: int) -> Array:
     """A brow's centre line from the picture's left to its right."""
     eyes = identity.eyes
-    y = -0.46 - 0.35 * (eyes.height - 0.27) - 0.10 * expression.brow_raise
+    y = -0.46 - 0.35 * (eyes.height - 0.27) - 0.11 * expression.brow_raise
     bend = 0.055 + 0.045 * expression.brow_bend
-    tilt = 0.13 * expression.brow_tilt + 0.025 * eyes.tilt
+    tilt = 0.19 * expression.brow_tilt + 0.025 * eyes.tilt
     squeeze = 0.06 * expression.brow_squeeze
     # From the inner to the outer end, in local coordinates (along, up).
     along = np.array([0.0, 0.3, 0.68, 1.0])
@@ -179,10 +179,10 @@ def _eye(eyes: Eyes, expression: Expression, side: int) -> EyeShape:
     round_ = eyes.roundness - 0.5
     # Local coordinates: u from the inner (-1) to the outer (1) corner, v down, both in half sizes.
     u_upper = np.array([-1.0, -0.84, -0.42, 0.08, 0.58, 0.92, 1.06])
-    open_upper = np.array([0.34, -0.28, -0.86, -1.0, -0.80, -0.34, -0.02])
+    open_upper = np.array([0.36, -0.22, -0.84, -1.0, -0.84, -0.44, -0.10])
     open_upper[[1, 5]] -= 0.16 * round_
-    u_lower = np.array([-0.80, -0.48, 0.0, 0.46, 0.92])
-    open_lower = np.array([0.66, 0.92, 1.0, 0.92, 0.50])
+    u_lower = np.array([-0.74, -0.42, 0.04, 0.48, 0.90])
+    open_lower = np.array([0.74, 0.95, 1.0, 0.90, 0.44])
     open_lower[[0, 4]] += 0.12 * round_
 
     def shut(u: Array) -> Array:
@@ -192,7 +192,7 @@ def _eye(eyes: Eyes, expression: Expression, side: int) -> EyeShape:
     lower = shut(u_lower) + min(1.0, openness) * (open_lower - shut(u_lower))
     lower -= expression.lower_lid * 0.34 * (1 - 0.6 * u_lower**2) * min(1.0, openness)
     # A slanted lid presses on one half; where it would cross the lower lid it stops.
-    upper += min(1.0, openness) * 0.36 * (
+    upper += min(1.0, openness) * 0.52 * (
         max(slant, 0.0) * (0.35 - u_upper) * (u_upper < 0.35)
         + max(-slant, 0.0) * (u_upper + 0.35) * (u_upper > -0.35)
     ) * (1 - 0.35 * np.abs(u_upper))  # fmt: skip
@@ -207,12 +207,12 @@ def _eye(eyes: Eyes, expression: Expression, side: int) -> EyeShape:
     if side == LEFT:
         upper_line, lower_line = upper_line[::-1].copy(), lower_line[::-1].copy()
 
-    iris_width = eyes.iris * eyes.width * (0.55 + 0.45 * expression.pupil)
-    iris_height = 0.98 * eyes.height * (0.5 + 0.5 * expression.pupil)
+    iris_width = eyes.iris * eyes.width * (0.5 + 0.5 * expression.pupil)
+    iris_height = 1.05 * eyes.height * (0.4 + 0.6 * expression.pupil)
     gaze = (0.26 * expression.gaze_x * eyes.width, 0.2 * expression.gaze_y * eyes.height)
     iris_centre = (
         side * (eyes.spacing - 0.05 * eyes.width) + gaze[0],
-        EYE_LINE_Y + 0.02 * eyes.height + gaze[1],
+        EYE_LINE_Y + 0.01 * eyes.height + gaze[1],
     )
     return EyeShape(side, upper_line, lower_line, openness, iris_centre, (iris_width, iris_height))
 

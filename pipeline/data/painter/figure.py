@@ -32,6 +32,7 @@ def paint_figure(
     face.paint_neck(drawing, identity, features, frame)
     accessories.paint_at_neck(drawing, identity, frame)
     paint_outfit(drawing, identity.outfit, frame, light)
+    hair.paint_drapes(drawing)
     face.paint_ears(drawing, identity, frame)
     accessories.paint_at_ears(drawing, identity, frame)
 
@@ -46,11 +47,12 @@ def paint_figure(
     accessories.paint_on_face(drawing, identity, features, frame)
 
     accessories.paint_behind_fringe(drawing, identity, frame)
+    hair.paint_buns(drawing)
     hair.paint_cap(drawing)
     hair.paint_sides(drawing)
     hair.paint_fringe(drawing)
     eyes.paint_lids_through_hair(drawing, identity, features, frame)
-    eyes.paint_brows(drawing, identity, features, frame, alpha=0.6)
+    eyes.paint_brows_through_hair(drawing, identity, features, frame)
     if light.rim is not None:
         hair.paint_rim(drawing, light.rim)
     hair.paint_ties(drawing, identity.outfit.accent)

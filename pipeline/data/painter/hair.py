@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import Colour, from_hex, lighten, mix, shade
-from pipeline.data.painter.curves import Array, brush, section, spline
+from pipeline.data.painter.curves import Array, brush, ellipse, moved, section, spline
 from pipeline.data.painter.hair_shapes import HAIR_FLAT, HairShapes, Lock, Mass, build_hair
 from pipeline.data.painter.identity import Hair
 from pipeline.data.painter.light import Light
@@ -38,25 +38,62 @@ class HairPainter:
     def paint_back(self, drawing: Drawing) -> None:
         """Hair behind neck and shoulders, in shadow."""
         dark = shade(self.hair.colour, 0.34)
-        for mass in self.shapes.back_masses:
+        for mass in self.shapes.back.masses:
             outline = self._outline(mass)
             self._fill(drawing, outline, dark, "hair_back")
             drawing.fill(brush(outline, self.frame.line(LINE), "even"), self.line, "hair_back")
-        for lock in self.shapes.back_locks:
+        for lock in self.shapes.back.locks:
             self._paint_lock(drawing, lock, dark, shade(self.hair.colour, 0.48), "hair_back", 0.2)
 
     def paint_tails(self, drawing: Drawing) -> None:
         """Bound hair beside the head."""
-        for lock in self.shapes.tails:
+        for lock in self.shapes.back.tails:
             self._paint_lock(drawing, lock, self.base, self.shadow, "hair_back", 0.0)
+
+    def paint_drapes(self, drawing: Drawing) -> None:
+        """Bound hair that hangs over the chest."""
+        for lock in self.shapes.back.drapes:
+            self._paint_lock(drawing, lock, self.base, self.shadow, "hair_front", 0.0)
+
+    def paint_buns(self, drawing: Drawing) -> None:
+        """Round buns on the crown, coiled."""
+        for x, y in self.shapes.back.buns:
+            self._paint_bun(drawing, x, y)
+
+    def _paint_bun(self, drawing: Drawing, x: float, y: float) -> None:
+        def place(points: Array) -> Array:
+            return self.frame.head(points, -0.02, HAIR_FLAT)
+
+        shape = place(ellipse((x, y), (0.36, 0.34), 28))
+        self._fill(drawing, shape, self.base, "hair_front")
+        with drawing.clipped([shape]):
+            lit = place(ellipse((x + 0.13 * self.light.side, y - 0.07), (0.36, 0.34), 28))
+            with drawing.clipped([lit], inverse=True):
+                drawing.fill(shape, self.shadow)
+            gleam = place(ellipse((x + 0.10 * self.light.side, y - 0.19), (0.16, 0.05), 14))
+            drawing.fill(gleam, lighten(self.hair.colour, 0.55), None, 0.85)
+        side = 1.0 if x > 0 else -1.0
+        angle = np.linspace(0.3, 5.0, 26)
+        radius = 0.06 + 0.05 * angle
+        coil = np.stack([x + side * radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
+        width = self.frame.line(LINE)
+        drawing.fill(brush(place(coil), width * 0.8), self.line, "hair_front")
+        drawing.fill(
+            brush(np.concatenate([shape, shape[:1]]), width, "even"), self.line, "hair_front"
+        )
 
     def paint_cap(self, drawing: Drawing) -> None:
         """The crown: ground, the side away from the light, silhouette line."""
         self._fill(drawing, self.cap, self.base, "hair_front")
         with drawing.clipped([self.cap]):
             toward = self.frame.px(0.26) * self.light.side, -self.frame.px(0.10)
-            with drawing.clipped([self.cap + toward], inverse=True):
+            with drawing.clipped([moved(self.cap, *toward)], inverse=True):
                 drawing.fill(self.cap, self.shadow)
+        strands = [
+            brush(self.frame.head(line, 0.22, 0.35), self.frame.line(0.020))
+            for line in self.shapes.cap_strands
+        ]
+        drawing.fill_all(strands, self.line, None, 0.6)
         silhouette = section(self.cap, 0.0, 60 / len(self.cap))
         drawing.fill(
             brush(silhouette, self.frame.line(LINE * 1.15), "soft"), self.line, "hair_front"
@@ -133,7 +170,7 @@ class HairPainter:
         """One thin line inside a lock that suggests strands."""
         inner = section(lock.line, 0.30, 0.78)
         depth = section(np.stack([lock.depth, lock.depth], axis=1), 0.30, 0.78)[:, 0]
-        points = self.frame.head(inner + (0.02, 0.0), depth, lock.flatness)
+        points = self.frame.head(moved(inner, 0.02, 0.0), depth, lock.flatness)
         drawing.fill(brush(points, self.frame.line(0.018)), self.line, None, 0.55)
 
     def _paint_gloss(self, drawing: Drawing) -> None:
@@ -183,7 +220,7 @@ class HairPainter:
 
     def paint_ties(self, drawing: Drawing, colour: Colour) -> None:
         """The bindings of tails: small knots with bows."""
-        for x, y in self.shapes.ties:
+        for x, y in self.shapes.back.ties:
             self._bow(drawing, (x, y), colour, 0.20)
 
     def _bow(
@@ -197,7 +234,7 @@ class HairPainter:
         shift = self.frame.px(0.05) * (-1.0 if self.light.side < 0 else 1.0)
         with (
             drawing.clipped(shapes),
-            drawing.clipped([self.cap + (shift, self.frame.px(0.02))], inverse=True),
+            drawing.clipped([moved(self.cap, shift, self.frame.px(0.02))], inverse=True),
         ):
             drawing.fill(self.cap, mix(colour, lighten(self.hair.colour, 0.7), 0.4), None, 0.9)
 

@@ -6,7 +6,7 @@ lock hangs where is what makes a hairstyle. No colours, no pixels here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -38,21 +38,31 @@ class Lock:
 
 @dataclass(frozen=True)
 class Mass:
-    """A closed outline (n×2) at one depth: the skull's cap or the hair behind the head."""
+    """A closed outline (n×2) with each point's depth: the skull's cap, the hair behind the head."""
 
     outline: Array
-    depth: float
+    depth: Array
+
+
+@dataclass
+class BackHair:
+    """What hangs behind and beside the head, collected by one style's function."""
+
+    masses: list[Mass] = field(default_factory=list)
+    locks: list[Lock] = field(default_factory=list)
+    tails: list[Lock] = field(default_factory=list)  # bound hair behind the shoulders
+    drapes: list[Lock] = field(default_factory=list)  # bound hair over the chest
+    buns: list[tuple[float, float]] = field(default_factory=list)
+    ties: list[tuple[float, float]] = field(default_factory=list)  # where hair is bound
 
 
 @dataclass(frozen=True)
 class HairShapes:
     """All hair of an identity, back to front."""
 
-    back_masses: tuple[Mass, ...]
-    back_locks: tuple[Lock, ...]
-    tails: tuple[Lock, ...]  # bound hair, painted behind the shoulders
-    ties: tuple[tuple[float, float], ...]  # where tails are bound
+    back: BackHair
     cap: Mass
+    cap_strands: tuple[Array, ...]
     sides: tuple[Lock, ...]  # before the ears
     fringe: tuple[Lock, ...]
     ahoge: tuple[Lock, ...]
@@ -92,15 +102,12 @@ def build_hair(hair: Hair) -> HairShapes:
     cap = _cap(hair)
     fringe = _FRINGES[hair.fringe](hair, rng)
     sides = _sides(hair, rng)
-    masses, locks, tails, ties = _back(hair, rng)
+    back = _BACKS[hair.back](hair, rng)
     ahoge = _ahoge(hair, rng)
     if hair.mirrored:
         fringe = [_mirrored(lock) for lock in fringe]
         ahoge = [_mirrored(lock) for lock in ahoge]
-    return HairShapes(
-        tuple(masses), tuple(locks), tuple(tails), tuple(ties), cap, tuple(sides), tuple(fringe),
-        tuple(ahoge),
-    )  # fmt: skip
+    return HairShapes(back, cap, _cap_strands(hair), tuple(sides), tuple(fringe), tuple(ahoge))
 
 
 def _cap(hair: Hair) -> Mass:
@@ -113,9 +120,10 @@ def _cap(hair: Hair) -> Mass:
     left = [(-x, y) for x, y in right]
     top = spline(np.array([*left[::-1], crown, *right]), 6)
     hairline = spline(
-        np.array([(0.98, 0.0), (0.94, -0.45), (0.70, -0.78), (0.0, -0.90), (-0.70, -0.78),
-                  (-0.94, -0.45), (-0.98, 0.0)]), 5)  # fmt: skip
-    return Mass(np.concatenate([top, hairline]), 0.08)
+        [(0.93, 0.08), (0.86, -0.40), (0.64, -0.76), (0.0, -0.90), (-0.64, -0.76), (-0.86, -0.40),
+         (-0.93, 0.08)], 5)  # fmt: skip
+    depth = np.concatenate([np.full(len(top), 0.08), 0.50 - 0.32 * hairline[:, 0] ** 2])
+    return Mass(np.concatenate([top, hairline]), depth)
 
 
 # --- fringes -------------------------------------------------------------------------------------
@@ -313,156 +321,183 @@ def _sides(hair: Hair, rng: np.random.Generator) -> list[Lock]:
 
 # --- behind the head -----------------------------------------------------------------------------
 
-_Back = tuple[list[Mass], list[Lock], list[Lock], list[tuple[float, float]]]
-
 
 def _dome(hair: Hair, sides: list[tuple[float, float]], bottom: list[tuple[float, float]]) -> Mass:
     """A mass from the crown down both sides (x ≥ 0, mirrored) with a given lower edge."""
     v = hair.volume
     right = [(0.55 * v, -1.48 * v), (0.98 * v, -1.16 * v), (1.18 * v, -0.70), *sides]
     top = spline(np.array([*[(-x, y) for x, y in right[::-1]], (0.0, -1.60 * v), *right]), 6)
-    return Mass(np.concatenate([top, np.array(bottom).reshape(-1, 2)]), -0.30)
+    outline = np.concatenate([top, np.array(bottom).reshape(-1, 2)])
+    # At the crown it turns with the cap; further down it hangs behind.
+    return Mass(outline, np.interp(outline[:, 1], [-1.6, -0.9, 0.3], [0.07, -0.05, -0.30]))
 
 
 def _hanging(
-    hair: Hair,
     rng: np.random.Generator,
-    xs: np.ndarray,
-    top: float,
-    tip: float,
+    xs: tuple[float, ...],
+    ends: tuple[float, float],
     width: float,
     spread: float,
+    curl: float,
 ) -> list[Lock]:
-    """Pointed locks hanging side by side behind the shoulders."""
+    """Pointed locks side by side from height ends[0] to about ends[1], fanning out by `spread`."""
     locks = []
     for x in xs:
-        end = tip + float(rng.uniform(-0.10, 0.10))
-        out = float(x) * spread
-        knots = [(0.85 * float(x), top), (float(x), 0.5 * (top + end)), (out, end)]
-        locks.append(_lock(knots, width, (-0.30, -0.30), curl=1.4 * hair.curl, flatness=HAIR_FLAT))
+        tip = ends[1] + float(rng.uniform(-0.10, 0.10))
+        knots = [(0.85 * x, ends[0]), (x, 0.5 * (ends[0] + tip)), (x * spread, tip)]
+        locks.append(_lock(knots, width, (-0.30, -0.30), curl=1.4 * curl, flatness=HAIR_FLAT))
     return locks
 
 
-def _back(hair: Hair, rng: np.random.Generator) -> _Back:
-    style, v = hair.back, hair.volume
-    masses: list[Mass] = []
-    locks: list[Lock] = []
-    tails: list[Lock] = []
-    ties: list[tuple[float, float]] = []
-    if style == "bob":
-        masses.append(
-            _dome(
-                hair,
-                [(1.26 * v, -0.2), (1.28 * v, 0.35), (1.16 * v, 0.85)],
-                [(0.6, 0.9), (-0.6, 0.9)],
-            )
-        )
-        locks += _hanging(
-            hair, rng, np.array([-1.06, 1.06, -0.72, 0.72, -0.3, 0.3]), 0.1, 1.14, 0.50, 0.93
-        )
-    elif style == "short":
-        masses.append(
-            _dome(
-                hair, [(1.20 * v, -0.25), (1.14 * v, 0.2), (0.95, 0.5)], [(0.5, 0.6), (-0.5, 0.6)]
-            )
-        )
-        for side in (-1, 1):
-            for y, out in ((-0.25, 1.36), (0.10, 1.36), (0.42, 1.22)):
-                knots = [
-                    (side * 0.9, y - 0.35),
-                    (side * 1.12, y - 0.1),
-                    (side * (out + float(rng.uniform(-0.05, 0.05))), y + 0.26),
-                ]
-                locks.append(_lock(knots, 0.34, (-0.2, -0.25), flatness=HAIR_FLAT))
-        locks += _hanging(hair, rng, np.array([-0.6, 0.6, -0.2, 0.2]), 0.2, 0.98, 0.40, 0.9)
-    elif style in ("long", "hime", "wavy"):
-        curl = 1.0 if style == "wavy" else 0.0
-        spread = 1.5 if style == "wavy" else 1.3
-        y = np.array([-0.2, 0.35, 0.9, 1.5, 2.1, 2.7])
-        wave = 0.06 * curl * np.sin(y * 4.2)
-        x = (1.22 + 0.10 * (y + 0.2) * (spread - 1) / 0.3 * 0.5) * v + wave
-        side_line = list(zip(x.tolist(), y.tolist(), strict=True))
-        masses.append(_dome(hair, side_line, [(0.5, 2.9), (-0.5, 2.9)]))
-        wavy = Hair(**{**hair.__dict__, "curl": max(hair.curl, curl)})
-        locks += _hanging(wavy, rng, np.array([-1.12, 1.12, -0.84, 0.84]), 0.2, 2.7, 0.46, 1.25)
-    elif style in ("twintails", "low_tails", "buns", "ponytail", "braids"):
-        masses.append(
-            _dome(
-                hair,
-                [(1.18 * v, -0.25), (1.10 * v, 0.25), (0.92, 0.6)],
-                [(0.5, 0.75), (-0.5, 0.75)],
-            )
-        )
-        _bound(hair, rng, tails, ties)
-    return masses, locks, tails, ties
+def _bob(hair: Hair, rng: np.random.Generator) -> BackHair:
+    v = hair.volume
+    sides = [(1.26 * v, -0.2), (1.28 * v, 0.35), (1.16 * v, 0.85)]
+    xs = (-1.06, 1.06, -0.72, 0.72, -0.3, 0.3)
+    return BackHair(
+        masses=[_dome(hair, sides, [(0.6, 0.9), (-0.6, 0.9)])],
+        locks=_hanging(rng, xs, (0.1, 1.14), 0.50, 0.93, hair.curl) + _flyaways(rng, 0.55, 1.36),
+    )
 
 
-def _bound(
-    hair: Hair, rng: np.random.Generator, tails: list[Lock], ties: list[tuple[float, float]]
-) -> None:
-    """Hair that is tied: adds its locks to `tails` and its bindings to `ties`."""
-    style = hair.back
-    depth = (-0.15, -0.25)
+def _short(hair: Hair, rng: np.random.Generator) -> BackHair:
+    v = hair.volume
+    mass = _dome(hair, [(1.20 * v, -0.25), (1.14 * v, 0.2), (0.95, 0.5)], [(0.5, 0.6), (-0.5, 0.6)])
+    locks = _flyaways(rng, -0.10, 1.40) + _flyaways(rng, 0.22, 1.38) + _flyaways(rng, 0.52, 1.2)
+    locks += _hanging(rng, (-0.6, 0.6, -0.2, 0.2), (0.2, 0.98), 0.40, 0.9, hair.curl)
+    return BackHair(masses=[mass], locks=locks)
+
+
+def _flyaways(rng: np.random.Generator, y: float, reach: float) -> list[Lock]:
+    """A pair of short locks that stick out at the sides and break the silhouette."""
+    locks = []
+    for side in (-1, 1):
+        out = side * (reach + float(rng.uniform(-0.05, 0.05)))
+        knots = [(side * 0.9, y - 0.45), (side * 1.13, y - 0.2), (out, y + 0.18)]
+        locks.append(_lock(knots, 0.34, (-0.2, -0.25), flatness=HAIR_FLAT))
+    return locks
+
+
+def _flowing(hair: Hair, rng: np.random.Generator, *, wave: float, spread: float) -> BackHair:
+    """Long loose hair over the back; `wave` undulates it, `spread` fans it out."""
+    y = np.array([-0.2, 0.35, 0.9, 1.5, 2.1, 2.7])
+    x: Array = (1.22 + spread * (y + 0.2)) * hair.volume + 0.06 * wave * np.sin(y * 4.2)
+    sides = list(zip(x.tolist(), y.tolist(), strict=True))
+    curl = max(hair.curl, wave)
+    locks = _hanging(rng, (-1.14, 1.14, -0.86, 0.86), (0.2, 2.7), 0.46, 1.25, curl)
+    return BackHair(
+        masses=[_dome(hair, sides, [(0.5, 2.9), (-0.5, 2.9)])],
+        locks=locks + _flyaways(rng, 1.05 + 0.4 * float(rng.random()), 1.5),
+    )
+
+
+def _long(hair: Hair, rng: np.random.Generator) -> BackHair:
+    return _flowing(hair, rng, wave=0.0, spread=0.05)
+
+
+def _wavy(hair: Hair, rng: np.random.Generator) -> BackHair:
+    return _flowing(hair, rng, wave=1.0, spread=0.09)
+
+
+def _tied_up(hair: Hair) -> BackHair:
+    """The short mass left behind the head when the hair is bound."""
+    v = hair.volume
+    sides = [(1.17 * v, -0.25), (1.08 * v, 0.2), (0.86, 0.55)]
+    return BackHair(masses=[_dome(hair, sides, [(0.5, 0.7), (-0.5, 0.7)])])
+
+
+_TAIL_DEPTH = (-0.15, -0.25)
+
+
+def _tail(knots: list[tuple[float, float]], width: float, hair: Hair) -> Lock:
     curl = 0.5 + hair.curl
-    if style == "twintails":
-        for side in (-1, 1):
-            ties.append((side * 1.10, -0.82))
-            for out, end, width in ((1.98, 1.35, 0.36), (1.55, 2.15, 0.40), (1.75, 1.85, 0.50)):
-                knots = [
-                    (side * 1.06, -0.84),
-                    (side * (0.35 + 0.66 * out), -0.62),
-                    (side * out, 0.25),
-                    (side * (out - 0.1), end),
-                ]
-                tails.append(
-                    _lock(knots, width, depth, curl=curl, flatness=HAIR_FLAT, samples=7, swell=0.6)
-                )
-    elif style == "low_tails":
-        for side in (-1, 1):
-            ties.append((side * 1.02, 0.72))
-            for out, end, width in ((1.42, 1.75, 0.30), (1.12, 2.25, 0.34), (1.24, 2.05, 0.40)):
-                knots = [
-                    (side * 0.98, 0.62),
-                    (side * (out - 0.06), 0.95),
-                    (side * out, 1.45),
-                    (side * (out - 0.12), end),
-                ]
-                tails.append(
-                    _lock(knots, width, depth, curl=curl, flatness=HAIR_FLAT, samples=6, swell=0.6)
-                )
-    elif style == "buns":
-        for side in (-1, 1):
-            ties.append((side * 0.84, -1.20))
-            for turn in range(2):
-                knots = [
-                    (side * (0.80 + 0.02 * turn), -1.05),
-                    (side * 1.12, -1.22),
-                    (side * (1.06 - 0.1 * turn), -1.56),
-                ]
-                tails.append(_lock(knots, 0.44, (-0.1, -0.1), flatness=HAIR_FLAT, blunt=True))
-    elif style == "ponytail":
-        side = -1 if hair.mirrored else 1
-        ties.append((side * 0.55, -1.38))
-        for out, end, width in ((1.85, 0.75, 0.34), (1.45, 1.65, 0.44), (1.68, 1.35, 0.52)):
-            knots = [
-                (side * 0.45, -1.36),
-                (side * (0.45 + 0.55 * out), -1.42),
-                (side * out, -0.35),
-                (side * (out - 0.22), end),
-            ]
-            tails.append(
-                _lock(knots, width, depth, curl=curl, flatness=HAIR_FLAT, samples=7, swell=0.6)
+    return _lock(
+        knots, width, _TAIL_DEPTH, curl=curl, flatness=HAIR_FLAT, samples=7, swell=0.6
+    )  # fmt: skip
+
+
+def _twintails(hair: Hair, rng: np.random.Generator) -> BackHair:
+    back = _tied_up(hair)
+    for side in (-1, 1):
+        back.ties.append((side * 1.10, -0.82))
+        for out, end, width in ((1.98, 1.35, 0.36), (1.55, 2.15, 0.40), (1.75, 1.85, 0.50)):
+            knots = [(side * 1.06, -0.84), (side * (0.35 + 0.66 * out), -0.62),
+                     (side * out, 0.25), (side * (out - 0.1), end)]  # fmt: skip
+            back.tails.append(_tail(knots, width, hair))
+    return back
+
+
+def _low_tails(hair: Hair, rng: np.random.Generator) -> BackHair:
+    back = _tied_up(hair)
+    for side in (-1, 1):
+        back.ties.append((side * 1.02, 0.74))
+        for out, end, width in ((1.36, 1.75, 0.28), (0.98, 2.3, 0.30), (1.16, 2.1, 0.40)):
+            knots = [(side * 0.96, 0.62), (side * (0.94 + 0.2 * out), 0.98), (side * out, 1.45),
+                     (side * (out - 0.12), end)]  # fmt: skip
+            back.drapes.append(_tail(knots, width, hair))
+    return back
+
+
+def _ponytail(hair: Hair, rng: np.random.Generator) -> BackHair:
+    back = _tied_up(hair)
+    side = -1 if hair.mirrored else 1
+    back.ties.append((side * 0.55, -1.38))
+    for out, end, width in ((1.85, 0.75, 0.34), (1.45, 1.65, 0.44), (1.68, 1.35, 0.52)):
+        knots = [(side * 0.45, -1.36), (side * (0.45 + 0.55 * out), -1.42), (side * out, -0.35),
+                 (side * (out - 0.22), end)]  # fmt: skip
+        back.tails.append(_tail(knots, width, hair))
+    return back
+
+
+def _buns(hair: Hair, rng: np.random.Generator) -> BackHair:
+    back = _tied_up(hair)
+    back.buns += [(-0.94, -1.34), (0.94, -1.34)]
+    back.ties += [(-0.90, -1.08), (0.90, -1.08)]
+    return back
+
+
+def _braids(hair: Hair, rng: np.random.Generator) -> BackHair:
+    """A plait on each side, hanging over the chest: leaves leaning in and out by turns."""
+    back = _tied_up(hair)
+    for side in (-1, 1):
+        heights = np.arange(0.62, 2.0, 0.19)[::-1]
+        for index, y in enumerate(heights.tolist()):
+            x = side * (1.04 - 0.10 * (y - 0.6))
+            lean = 0.11 if index % 2 else -0.11
+            knots = [(x + lean, y - 0.14), (x + 0.75 * lean, y + 0.08), (x - 0.5 * lean, y + 0.26)]
+            back.drapes.append(
+                _lock(knots, 0.24, _TAIL_DEPTH, flatness=HAIR_FLAT, samples=4, swell=0.7)
             )
-    else:  # braids: a chain of overlapping knots on each side
-        for side in (-1, 1):
-            ties.append((side * 1.20, 2.02))
-            for index, y in enumerate(np.arange(0.55, 2.0, 0.23)):
-                x = side * (1.08 + 0.05 * np.sin(3 * y))
-                lean = 0.10 * (1 if index % 2 else -1)
-                knots = [(x - lean, y - 0.10), (x - 0.2 * lean, y + 0.06), (x + lean, y + 0.26)]
-                tails.append(_lock(knots, 0.30, depth, flatness=HAIR_FLAT, samples=4))
-            knots = [(side * 1.18, 2.0), (side * 1.22, 2.2), (side * 1.2, 2.5)]
-            tails.append(_lock(knots, 0.26, depth, flatness=HAIR_FLAT))
+        end = side * 0.90
+        knots = [(end, 2.12), (end + side * 0.03, 2.3), (end + side * 0.02, 2.6)]
+        back.drapes.append(_lock(knots, 0.22, _TAIL_DEPTH, flatness=HAIR_FLAT))
+        back.ties.append((end, 2.14))
+    return back
+
+
+_BACKS = {
+    "bob": _bob,
+    "short": _short,
+    "long": _long,
+    "hime": _long,
+    "wavy": _wavy,
+    "twintails": _twintails,
+    "low_tails": _low_tails,
+    "ponytail": _ponytail,
+    "buns": _buns,
+    "braids": _braids,
+}
+
+
+def _cap_strands(hair: Hair) -> tuple[Array, ...]:
+    """Lines that fall from the parting over the crown, outside the fringe."""
+    part = 0.4 * hair.part * (-1 if hair.mirrored else 1)
+    lines = []
+    for side in (-1, 1):
+        for reach, low in ((0.98, -0.72), (0.80, -0.92)):
+            knots = [(part + 0.16 * side * reach, -1.50), (side * (0.35 + 0.35 * reach), -1.30),
+                     (side * reach, low)]  # fmt: skip
+            lines.append(spline(knots, 6))
+    return tuple(lines)
 
 
 def _ahoge(hair: Hair, rng: np.random.Generator) -> list[Lock]:

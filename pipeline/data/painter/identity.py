@@ -73,7 +73,7 @@ class Eyes:
     roundness: float = 0.5
     lid: float = 1.0  # thickness of the upper lid's line
     lashes: int = 2
-    iris: float = 0.62  # iris width relative to the eye's
+    iris: float = 0.68  # iris width relative to the eye's
     style: str = "gem"
     slit: bool = False
 
@@ -191,18 +191,18 @@ def _random_eyes(rng: np.random.Generator, hair: Colour) -> Eyes:
             float(rng.random()), float(rng.uniform(0.5, 0.85)), float(rng.uniform(0.6, 0.88))
         )
 
-    height = float(rng.uniform(0.25, 0.315))
+    height = float(rng.uniform(0.245, 0.30))
     return Eyes(
         colour=iris(),
         second_colour=iris() if rng.random() < 0.04 else None,
-        width=float(rng.uniform(0.29, 0.325)),
+        width=float(rng.uniform(0.28, 0.315)),
         height=height,
         spacing=float(rng.uniform(0.54, 0.58)),
         tilt=float(rng.uniform(-0.6, 1.0)),
         roundness=float(rng.random()),
         lid=float(rng.uniform(0.85, 1.25)),
         lashes=int(rng.integers(1, 4)),
-        iris=float(rng.uniform(0.58, 0.68)),
+        iris=float(rng.uniform(0.64, 0.73)),
         style=_choose(rng, IRIS_STYLES),
         slit=bool(rng.random() < 0.06),
     )
@@ -247,7 +247,7 @@ def _random_accessories(rng: np.random.Generator, hair: Hair) -> tuple[Accessory
     count = int(rng.choice([0, 1, 2], p=[0.35, 0.45, 0.2]))
     kinds = rng.choice(len(ACCESSORIES), size=count, replace=False)
     chosen = []
-    on_top = False  # one thing on the crown is enough
+    on_top = hair.back == "buns"  # one thing on the crown is enough
     for index in sorted(int(kind) for kind in kinds):
         kind = ACCESSORIES[index]
         colour = from_hsv(

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import Colour, from_hex, lighten, mix, shade
-from pipeline.data.painter.curves import Array, brush, spline
+from pipeline.data.painter.curves import Array, brush, ellipse, moved, spline
 from pipeline.data.painter.hair import paint_bow
 from pipeline.data.painter.identity import Outfit
 from pipeline.data.painter.light import Light
@@ -30,7 +30,7 @@ class _Tailor:
         self, points: Sequence[tuple[float, float]] | Array, colour: Colour, outline: bool = True
     ) -> Array:
         """A piece of cloth with its line; returns its polygon in px."""
-        shape = self.frame.body(np.asarray(points, dtype=np.float64))
+        shape = self.frame.body(points)
         self.drawing.fill(shape, colour, "body")
         if outline:
             self.line(np.concatenate([np.asarray(points), np.asarray(points)[:1]]), colour)
@@ -41,10 +41,8 @@ class _Tailor:
     ) -> None:
         """A line in a darker tone of the cloth."""
         ink = mix(shade(colour, 0.62), from_hex("#241a2a"), 0.35)
-        self.drawing.fill(
-            brush(self.frame.body(np.asarray(points, dtype=np.float64)), self.frame.line(width), "soft"),
-            ink, "body",
-        )  # fmt: skip
+        stroke = brush(self.frame.body(points), self.frame.line(width), "soft")
+        self.drawing.fill(stroke, ink, "body")
 
     def both(
         self, points: Sequence[tuple[float, float]] | Array, colour: Colour, outline: bool = True
@@ -57,8 +55,9 @@ class _Tailor:
 def _shoulders(neck: float, neck_y: float) -> Array:
     """The torso's outline: shoulders and arms, open at a neckline of half width `neck`."""
     right = spline(
-        [(neck, neck_y), (0.72, 1.42), (1.12, 1.55), (1.38, 1.82), (1.52, 2.4), (1.58, _BOTTOM)], 5
+        [(neck, neck_y), (0.72, 1.42), (1.10, 1.54), (1.36, 1.80), (1.50, 2.35), (1.60, 3.2)], 5
     )
+    right = np.concatenate([right, [(1.7, _BOTTOM)]])
     return np.concatenate([right, (right * (-1, 1))[::-1]])
 
 
@@ -75,11 +74,16 @@ def _torso(tailor: _Tailor, colour: Colour, neckline: Array, neck: float, neck_y
     away = tailor.frame.px(0.32 * tailor.light.side)
     with (
         tailor.drawing.clipped([shape]),
-        tailor.drawing.clipped([shape + (away, -tailor.frame.px(0.08))], inverse=True),
+        tailor.drawing.clipped([moved(shape, away, -tailor.frame.px(0.08))], inverse=True),
     ):
         tailor.drawing.fill(shape, shade(colour, 0.22))
     for side in (-1, 1):
-        tailor.line(spline([(side * 1.02, 1.95), (side * 1.06, 2.3), (side * 1.0, 2.8)], 5), colour)
+        tailor.line(
+            spline(
+                [(side * 1.04, 2.0), (side * 1.10, 2.5), (side * 1.08, 3.4), (side * 1.1, 5.0)], 5
+            ),
+            colour,
+        )
 
 
 def _v_neck(depth: float, width: float = 0.42) -> Array:
@@ -165,7 +169,8 @@ def _turtleneck(t: _Tailor, outfit: Outfit) -> None:
 
 def _dress(t: _Tailor, outfit: Outfit) -> None:
     neckline = spline([(-0.86, 1.62), (-0.45, 1.86), (0.0, 1.96), (0.45, 1.86), (0.86, 1.62)], 4)
-    right = spline([(0.86, 1.62), (1.22, 1.66), (1.44, 1.95), (1.52, _BOTTOM)], 5)
+    right = spline([(0.86, 1.62), (1.16, 1.64), (1.38, 1.88), (1.50, 2.4), (1.60, 3.2)], 5)
+    right = np.concatenate([right, [(1.7, _BOTTOM)]])
     outline = np.concatenate([right, (right * (-1, 1))[::-1], neckline[1:-1]])
     t.panel(outline, outfit.main)
     frill = [
@@ -192,14 +197,7 @@ def _kimono(t: _Tailor, outfit: Outfit) -> None:
     for x, y in ((-1.0, 1.8), (1.05, 1.95), (-0.75, 2.1), (0.8, 2.05)):
         angles = np.arange(5) * 2 * np.pi / 5
         petals = [
-            t.frame.body(
-                spline(
-                    np.array([(0.06, 0.0), (0.0, 0.06), (-0.06, 0.0), (0.0, -0.06)])
-                    + (x + 0.08 * np.cos(a), y + 0.08 * np.sin(a)),
-                    3,
-                    closed=True,
-                )
-            )
+            t.frame.body(ellipse((x + 0.08 * np.cos(a), y + 0.08 * np.sin(a)), (0.055, 0.055), 10))
             for a in angles
         ]
         t.drawing.fill_all(petals, lighten(outfit.accent, 0.35), "body")

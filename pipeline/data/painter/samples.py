@@ -34,7 +34,7 @@ def random_pose(rng: np.random.Generator, spread: float = 1.0) -> Pose:
 
 
 def random_expression(rng: np.random.Generator) -> tuple[str, Expression]:
-    """A varied expression, now and then half way towards another; with the nearest preset's name."""
+    """A varied expression with its preset's name; now and then part way towards another."""
     names = tuple(EXPRESSIONS)
     name = names[int(rng.integers(len(names)))]
     mood = EXPRESSIONS[name]
@@ -50,7 +50,7 @@ def random_setting(rng: np.random.Generator) -> tuple[Light, Background]:
     """A light and a background that suit each other: night pictures are lit by night."""
     light, background = random_light(rng), random_background(rng)
     if background.kind == "night":
-        light = replace(light, tint=(0.78, 0.80, 0.95))
+        light = replace(light, tint=(0.88, 0.86, 0.96))
     return light, background
 
 
