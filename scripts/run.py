@@ -72,7 +72,9 @@ def main(
     try:
         register(stages, groups)
         schema = root_schema(stages, groups)
-        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(
+            task
+        )()
         if failure:
             raise failure[0]
     except AnimedragError as error:
