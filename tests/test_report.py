@@ -232,11 +232,11 @@ def test_folders_of_the_machine_are_not_named_in_the_lineage(page: Outline) -> N
 
 def test_large_pictures_are_reduced(tmp_path: Path) -> None:
     folder, _ = report_artifacts.dataset(tmp_path, "large")
-    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "contact_sheet.png", compress_level=0)
-    outline = Outline(make({"dataset": folder}, tmp_path, picture_px=800))
-    assert "800" in outline.values("img", "width")
-    assert "600" in outline.values("img", "height")
+    outline = Outline(make({"dataset": folder}, tmp_path, picture_px=400))
+    assert "400" in outline.values("img", "width")
+    assert "300" in outline.values("img", "height")
     assert (tmp_path / REPORT).stat().st_size < 2**20
 
 
