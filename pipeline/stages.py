@@ -86,7 +86,7 @@ STAGES: tuple[Stage, ...] = (
         config="pipeline.train.config:TrainConfig",
         run="pipeline.train.stage:run",
         inputs={"dataset": "dataset", "resume_from": "model"},
-        transient=("device", "workers"),
+        transient=("device", "cache_gb", "threads"),
     ),
     Stage(
         name="invert",
@@ -96,7 +96,7 @@ STAGES: tuple[Stage, ...] = (
         run="pipeline.invert.stage:run",
         inputs={"model": "model"},
         sources=("image",),
-        transient=("device",),
+        transient=("device", "save_every"),
     ),
     Stage(
         name="edit",
