@@ -145,10 +145,10 @@ def test_projection_equals_the_reference(
     for step in range(about["num_steps"]):
         measured = projection.step(torch.from_numpy(arrays[f"w_noise/{step + 1}"]))
         assert measured.learning_rate == pytest.approx(about["lr"][step], abs=1e-12)
-        assert measured.loss == pytest.approx(about["loss"][step], rel=1e-4)
-        close(projection.w.detach(), arrays[f"w/{step + 1}"], 1e-4)
+        assert measured.loss == pytest.approx(about["loss"][step], rel=1e-5)
+        close(projection.w.detach(), arrays[f"w/{step + 1}"])
     for key, value in projection.noise.items():
-        close(value.detach(), arrays[f"noise_final/{key}"], 1e-4)
+        close(value.detach(), arrays[f"noise_final/{key}"])
     # The original repeats W's result 18 times whatever the network; ours fits the network.
     assert projection.finished
     assert projection.ws().shape == (1, generator.num_ws, generator.w_dim)
@@ -192,12 +192,12 @@ def test_tuning_equals_the_reference(
     state = generator.state_dict()
     assert state.keys() == expected.keys()
     for key, value in expected.items():
-        close(state[key], value, 2e-5)
+        close(state[key], value)
     untouched = {key for key, value in state.items()
                  if torch.equal(value, reference_generator.state_dict()[key])}  # fmt: skip
     assert set(about["parameters_without_gradient"]) <= untouched
     image = pti.picture_of(generator, torch.from_numpy(arrays["w_pivot"])).detach()
-    close(image, arrays["img_after"], 1e-4)
+    close(image, arrays["img_after"])
 
 
 # ---- behaviour ------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_projection_finds_a_picture_of_the_model(kind: str, space: str) -> None:
     start = mean.expand(-1, generator.num_ws, -1) if space == "w+" else mean
     projection = pti.Projection(
         generator, Pixels(), target, start, deviation, pti.noise_maps(generator),
-        pti.ProjectionSchedule(steps=60, learning_rate=0.1, noise_weight=1.0),
+        pti.ProjectionSchedule(steps=40, learning_rate=0.15, noise_weight=1.0),
     )  # fmt: skip
     draws = torch.Generator().manual_seed(2)
     steps = []

@@ -1,0 +1,113 @@
+"""The uploaded picture: read, aligned as the training set was, turned into a tensor and back.
+
+Knows nothing about latents. The crop transform leads back into the whole picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data import align
+from pipeline.data.align import CropTransform
+from pipeline.errors import ConfigError, DataError
+
+# ITU-R BT.601: what a grey model sees of a coloured picture.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture ready to be inverted."""
+
+    source: np.ndarray  # the whole picture, upright, H x W x 3 uint8
+    aligned: np.ndarray  # the crop at the model's size, uint8
+    transform: CropTransform  # where the crop lies in the source
+    method: str  # "face" or "none"
+    detector: str  # which found the face; "" for "none"
+    score: float  # how sure it was, 0 to 1; 0 for "none"
+    word: str  # what was done, for the user
+
+
+def prepare(path: Path, width: int, height: int, how: str) -> Prepared:
+    """Read the image file and cut out what a model of width x height px is to draw.
+
+    Args:
+        how: "face" levels the face as preprocess does, "none" takes the middle of the picture,
+            "auto" decides (see InvertConfig.align).
+
+    DataError where the file is no picture, or has no face and `how` is "face".
+    """
+    source = read(path)
+    if how == "face" and width != height:
+        raise ConfigError(
+            f"align=face makes squares, but the model draws {width} x {height}; use align=none."
+        )
+    size = (source.shape[1], source.shape[0])
+    if how == "none" or width != height or (how == "auto" and size == (width, height)):
+        why = "taken as it is" if size == (width, height) else "its middle taken"
+        return _middle(source, width, height, f"{path.name} was {why}")
+    return _face(path, source, width, required=how == "face")
+
+
+def read(path: Path) -> np.ndarray:
+    """The picture in an image file, upright, H x W x 3 uint8; DataError where there is none."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}).") from error
+
+
+def _face(path: Path, source: np.ndarray, resolution: int, required: bool) -> Prepared:
+    # The detectors load slowly; a picture taken as it is needs none.
+    from pipeline.data import faces
+
+    found = faces.align_face(source, resolution)
+    if found.face is None:
+        if required:
+            raise DataError(
+                f"No face was found in {path}; crop the picture to the face and use align=none."
+            )
+        return _middle(
+            source, resolution, resolution,
+            f"no face was found in {path.name}, so its middle was taken",
+        )  # fmt: skip
+    word = f"the face in {path.name} was found by {found.face.detector} and levelled"
+    return Prepared(
+        source, found.image, found.transform, "face", found.face.detector,
+        float(found.face.score), word,
+    )  # fmt: skip
+
+
+def _middle(source: np.ndarray, width: int, height: int, word: str) -> Prepared:
+    """The largest upright crop of the model's proportions in the middle of the picture."""
+    scale = min(source.shape[1] / width, source.shape[0] / height)
+    transform = CropTransform(
+        center_x=source.shape[1] / 2,
+        center_y=source.shape[0] / 2,
+        width=width * scale,
+        height=height * scale,
+    )
+    aligned = align.crop(source, transform, width)
+    return Prepared(source, aligned, transform, "none", "", 0.0, word)
+
+
+def to_tensor(image: np.ndarray, channels: int) -> Tensor:
+    """H x W x 3 uint8 => 1 x channels x H x W float32 in [-1, 1]; one channel: the luma."""
+    values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    if channels == 1:
+        return (values * torch.tensor(_LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return values
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    """1 x (3 or 1) x H x W in [-1, 1] => H x W x 3 uint8, rounded and clipped."""
+    values = (image[0].detach().float().cpu() * 127.5 + 127.5).round().clamp(0, 255)
+    return values.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()

@@ -1,0 +1,402 @@
+"""The invert stage on tiny random networks: what it makes, how it resumes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import load_file
+
+from pipeline import weights
+from pipeline.errors import ConfigError, DataError, Interrupted, ModelError
+from pipeline.invert import picture, pti
+from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
+from pipeline.invert.inversion import Inversion
+from pipeline.invert.stage import run
+from pipeline.models import checkpoint
+from pipeline.models.stylegan2 import Discriminator
+from pipeline.models.stylegan2 import Generator as StyleGan2
+from pipeline.models.stylegan3 import Generator as StyleGan3
+
+PAYLOAD = {
+    "inversion.json",
+    "latents.safetensors",
+    "delta.safetensors",
+    "source.png",
+    "aligned.png",
+    "pivot.png",
+    "tuned.png",
+    "trace.jsonl",
+}
+
+
+def save_model(folder: Path, kind: str = "stylegan2", c_dim: int = 0, **more: Any) -> Path:
+    """A tiny random model, 32 px, on disk."""
+    torch.manual_seed(7)
+    shape: dict[str, Any] = {"c_dim": c_dim, "img_resolution": 32, "img_channels": 3} | more
+    small: dict[str, Any] = {"channel_base": 512, "channel_max": 16}
+    latent: dict[str, Any] = {"z_dim": 16, "w_dim": 16, "mapping_kwargs": {"num_layers": 2}}
+    generator: Any
+    if kind == "stylegan2":
+        generator = StyleGan2(**latent, **shape, **small)
+    else:
+        generator = StyleGan3(**latent, **shape, **small, num_layers=6, num_critical=1)
+    for name, parameter in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.1)
+    discriminator = Discriminator(**shape, **small)
+    folder.mkdir(parents=True)
+    checkpoint.save(folder, {"G_ema": generator, "D": discriminator})
+    return folder
+
+
+def save_picture(path: Path, width: int = 60, height: int = 40) -> Path:
+    """A small drawing: an oval on a ground of two colours."""
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.where((x < width / 2)[..., None], [40, 90, 160], [220, 200, 150])
+    inside = ((x - width / 2) / (width / 4)) ** 2 + ((y - height / 2) / (height / 3)) ** 2 < 1
+    pixels = np.where(inside[..., None], [250, 220, 200], pixels)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+def config(**changes: Any) -> InvertConfig:
+    """A few quick steps, with distances that need no downloaded weights."""
+    project = ProjectConfig(steps=8, w_samples=100, **changes.pop("project", {}))
+    tune = TuneConfig(**({"steps": 8, "stop_at": 0.0} | changes.pop("tune", {})))
+    plain: dict[str, Any] = {"model": "m", "image": "i", "align": "none", "device": "cpu"}
+    plain |= {"perceptual": "discriminator", "save_every": 3}
+    return InvertConfig(**(plain | changes), project=project, tune=tune)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    return {
+        "model": save_model(tmp_path / "model"),
+        "image": save_picture(tmp_path / "picture.png"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["stylegan2", "stylegan3"])
+def test_an_inversion_is_whole_and_read_back(tmp_path: Path, kind: str) -> None:
+    inputs = {
+        "model": save_model(tmp_path / "model", kind),
+        "image": save_picture(tmp_path / "picture.png"),
+    }
+    out = tmp_path / "out"
+    metrics = run(config(tune={"learning_rate": 0.003, "steps": 25}), inputs, out)
+    assert {path.name for path in out.iterdir()} == PAYLOAD
+    assert metrics["psnr_tuned_db"] > metrics["psnr_pivot_db"]  # type: ignore[operator]
+    assert metrics["perceptual_tuned"] < metrics["perceptual_pivot"]  # type: ignore[operator]
+    assert metrics["perceptual"] == "discriminator"
+    loaded = Inversion.load(out, inputs["model"])
+    assert loaded.info["metrics"] == metrics
+    image = picture.to_pixels(pti.picture_of(loaded.generator, loaded.ws))
+    np.testing.assert_array_equal(image, np.asarray(Image.open(out / "tuned.png")))
+    np.testing.assert_array_equal(loaded.source, np.asarray(Image.open(inputs["image"])))
+    # The crop is the picture's middle square: its corners lead back there.
+    np.testing.assert_allclose(loaded.transform.corners()[[0, 2]], [[10, 0], [50, 40]])
+    trace = [json.loads(line) for line in (out / "trace.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in trace if line["phase"] == "project"] == list(range(8))
+    assert [line["step"] for line in trace if line["phase"] == "tune"] == list(range(25))
+    assert bool(pti.noise_maps(loaded.generator)) == (kind == "stylegan2")
+
+
+def test_wplus_best_start_locality_and_another_seed(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    changes: dict[str, Any] = {
+        "project": {"space": "w+", "start": "best", "start_samples": 9},
+        "tune": {"locality": True},
+    }
+    run(config(**changes), inputs, tmp_path / "a")
+    run(config(**changes), inputs, tmp_path / "again")
+    run(config(**changes, seed=1), inputs, tmp_path / "b")
+    ws = load_file(tmp_path / "a" / "latents.safetensors")["ws"]
+    assert not torch.equal(ws[:, 0], ws[:, 1])
+    trace = (tmp_path / "a" / "trace.jsonl").read_text().splitlines()
+    assert json.loads(trace[-1])["locality"] > 0
+    for name in ("latents.safetensors", "delta.safetensors", "tuned.png"):
+        same = (tmp_path / "a" / name).read_bytes()
+        assert same == (tmp_path / "again" / name).read_bytes()
+        assert same != (tmp_path / "b" / name).read_bytes()
+
+
+def test_tuning_stops_early_and_may_be_left_out(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    early = run(config(tune={"stop_at": 1e6}), inputs, tmp_path / "early")
+    assert (early["tune_steps"], early["stopped_early"]) == (0, 1)
+    none = run(config(tune={"steps": 0}), inputs, tmp_path / "none")
+    assert (none["tune_steps"], none["stopped_early"]) == (0, 0)
+    assert Inversion.load(tmp_path / "none", inputs["model"]).info["delta"]["tensors"] == 0
+
+
+# ---- going on -------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from pipeline.errors import Interrupted
+from pipeline.invert.stage import run
+from tests.test_invert import config
+model, image, out = map(Path, sys.argv[1:])
+try:
+    run(config(project={}, tune={"steps": 40}), {"model": model, "image": image}, out)
+except Interrupted as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def _start(inputs: dict[str, Path], out: Path, root: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, str(inputs["model"]), str(inputs["image"]), str(out)]
+    return subprocess.Popen(
+        command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def _wait_for_lines(out: Path, process: subprocess.Popen[str], count: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        trace = out / "trace.jsonl"
+        if trace.exists() and len(trace.read_text().splitlines()) >= count:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no {count} steps: {process.communicate()}")
+
+
+def test_killed_and_stopped_runs_end_as_the_uninterrupted_one(
+    tmp_path: Path, inputs: dict[str, Path], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kill -9 in the first phase, SIGTERM in the second, then to the end."""
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    torch.set_num_threads(1)
+    run(config(project={}, tune={"steps": 40}), inputs, straight)
+    first = _start(inputs, broken, root)
+    _wait_for_lines(broken, first, 3)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert (broken / "work").exists()
+    second = _start(inputs, broken, root)
+    _wait_for_lines(broken, second, 14)
+    os.kill(second.pid, signal.SIGTERM)
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 130, said
+    assert "run the same command again" in said
+    run(config(project={}, tune={"steps": 40}), inputs, broken)
+    assert "going on with tune" in capsys.readouterr().out
+    assert {path.name for path in broken.iterdir()} == PAYLOAD
+    for name in PAYLOAD - {"inversion.json", "trace.jsonl"}:
+        assert (straight / name).read_bytes() == (broken / name).read_bytes(), name
+
+    def trace(folder: Path) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (folder / "trace.jsonl").read_text().splitlines()]
+        return [{key: line[key] for key in line if key != "seconds"} for line in lines]
+
+    assert trace(straight) == trace(broken)
+
+
+def test_a_damaged_state_begins_anew(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    step = pti.Tuning.step
+
+    def stopped(self: pti.Tuning, locality_w: torch.Tensor | None = None) -> pti.TuningStep:
+        if self.step_index == 5:
+            raise Interrupted("stop")
+        return step(self, locality_w)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pti.Tuning, "step", stopped)
+        with pytest.raises(Interrupted):
+            run(config(), inputs, out)
+    (out / "work" / "state.safetensors").write_bytes(b"damaged")
+    assert run(config(), inputs, out)["tune_steps"] == 8
+    lines = [json.loads(line) for line in (out / "trace.jsonl").read_text().splitlines()]
+    assert len(lines) == 16
+
+
+# ---- pictures -------------------------------------------------------------------------------
+
+
+def test_auto_takes_a_picture_of_the_models_size_as_it_is(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    image = save_picture(tmp_path / "exact.png", 32, 32)
+    run(config(align="auto"), inputs | {"image": image}, tmp_path / "out")
+    aligned = np.asarray(Image.open(tmp_path / "out" / "aligned.png"))
+    np.testing.assert_array_equal(aligned, np.asarray(Image.open(image)))
+
+
+def _hostile(tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    whole = save_picture(tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "folder.png").mkdir()
+    return {name: tmp_path / f"{name}.png" for name in ("text", "empty", "cut", "folder", "absent")}
+
+
+@pytest.mark.parametrize("name", ["text", "empty", "cut", "folder", "absent"])
+def test_what_is_no_picture_is_one_sentence(
+    tmp_path: Path, inputs: dict[str, Path], name: str
+) -> None:
+    image = _hostile(tmp_path)[name]
+    with pytest.raises(DataError, match=rf"{name}\.png") as caught:
+        run(config(), inputs | {"image": image}, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16", "1"])
+def test_pictures_of_every_mode_are_read(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("picture.tiff" if mode in ("CMYK", "I;16") else "picture.png")
+    Image.new("RGB", (20, 30), (200, 100, 50)).convert("L" if mode == "I;16" else mode).convert(
+        mode
+    ).save(path)
+    prepared = picture.prepare(path, 16, 16, "none")
+    assert prepared.source.shape == (30, 20, 3)
+    assert prepared.aligned.shape == (16, 16, 3)
+
+
+def test_a_picture_of_one_pixel_is_inverted(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    Image.new("RGB", (1, 1), (9, 9, 9)).save(tmp_path / "dot.png")
+    run(config(), inputs | {"image": tmp_path / "dot.png"}, tmp_path / "out")
+    assert np.asarray(Image.open(tmp_path / "out" / "aligned.png")).shape == (32, 32, 3)
+
+
+def test_a_picture_without_a_face_is_refused_only_where_one_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "plain.png"
+    Image.new("RGB", (80, 80), (128, 128, 128)).save(path)
+    with pytest.raises(DataError, match=r"No face .*align=none"):
+        picture.prepare(path, 32, 32, "face")
+    prepared = picture.prepare(path, 32, 32, "auto")
+    assert prepared.method == "none"
+    assert "no face was found" in prepared.word
+
+
+def test_a_drawing_is_levelled_as_preprocess_does(drawings_dir: Path) -> None:
+    drawing = sorted((drawings_dir / "drawings").iterdir())[0]
+    prepared = picture.prepare(drawing, 64, 64, "auto")
+    assert prepared.method == "face"
+    assert prepared.detector
+    assert prepared.aligned.shape == (64, 64, 3)
+    assert prepared.transform.width < prepared.source.shape[1]
+
+
+def test_models_higher_than_wide_get_crops_of_their_shape(tmp_path: Path) -> None:
+    path = save_picture(tmp_path / "picture.png", 100, 80)
+    prepared = picture.prepare(path, 16, 32, "auto")
+    assert prepared.aligned.shape == (32, 16, 3)
+    np.testing.assert_allclose(prepared.transform.corners()[[0, 2]], [[30, 0], [70, 80]])
+    with pytest.raises(ConfigError, match="16 x 32"):
+        picture.prepare(path, 16, 32, "face")
+
+
+# ---- models and settings --------------------------------------------------------------------
+
+
+def test_models_with_labels_want_one(tmp_path: Path) -> None:
+    inputs = {
+        "model": save_model(tmp_path / "model", c_dim=3),
+        "image": save_picture(tmp_path / "picture.png"),
+    }
+    with pytest.raises(ConfigError, match=r"invert\.label=0 \.\.\. 2"):
+        run(config(), inputs, tmp_path / "out")
+    with pytest.raises(ConfigError, match="classes 0"):
+        run(config(label=3), inputs, tmp_path / "out")
+    assert run(config(label=2), inputs, tmp_path / "out")["tune_steps"] == 8
+
+
+def test_labels_for_a_model_without_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="no classes"):
+        run(config(label=0), inputs, tmp_path / "out")
+
+
+def test_without_weights_auto_says_that_the_discriminator_measures(
+    tmp_path: Path,
+    inputs: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ANIMEDRAG_CACHE", str(tmp_path / "cache"))
+    metrics = run(config(perceptual="auto"), inputs, tmp_path / "out")
+    assert metrics["perceptual"] == "discriminator"
+    assert Inversion.load(tmp_path / "out", inputs["model"]).info["perceptual"]["name"] == (
+        "discriminator"
+    )
+    assert "not on this machine" in capsys.readouterr().out
+    with pytest.raises(ModelError, match="lpips-vgg are not on this machine"):
+        run(config(perceptual="lpips-vgg"), inputs, tmp_path / "other")
+
+
+def test_without_weights_and_discriminator_there_is_one_sentence(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANIMEDRAG_CACHE", str(tmp_path / "cache"))
+    (inputs["model"] / "D.safetensors").unlink()
+    with pytest.raises(ModelError, match="needs the model's discriminator") as caught:
+        run(config(perceptual="auto"), inputs, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_lpips_is_the_cpus_default(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    if weights.find("lpips-alex") is None:
+        pytest.skip("lpips-alex is not in the cache: python -m scripts.fetch_weights")
+    metrics = run(config(perceptual="auto"), inputs, tmp_path / "out")
+    assert metrics["perceptual"] == "lpips-alex"
+    trace = [json.loads(line) for line in (tmp_path / "out" / "trace.jsonl").open()]
+    assert trace[-1]["perceptual"] < trace[8]["perceptual"]
+
+
+def test_grey_models_see_the_luma(tmp_path: Path) -> None:
+    inputs = {
+        "model": save_model(tmp_path / "model", img_channels=1),
+        "image": save_picture(tmp_path / "picture.png"),
+    }
+    run(config(), inputs, tmp_path / "out")
+    tuned = np.asarray(Image.open(tmp_path / "out" / "tuned.png"))
+    assert (tuned[..., 0] == tuned[..., 2]).all()
+
+
+def test_the_yaml_holds_the_dataclasss_defaults(root: Path) -> None:
+    plain = yaml.safe_load((root / "conf" / "stages" / "invert.yaml").read_text())
+    defaults = OmegaConf.to_container(OmegaConf.structured(InvertConfig))
+    assert isinstance(defaults, dict)
+    assert plain.keys() == defaults.keys()
+    interpolated = {"name", "model", "seed", "device", "image"}
+    assert {k: v for k, v in plain.items() if k not in interpolated} == {
+        k: v for k, v in defaults.items() if k not in interpolated
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"align": "faces"},
+        {"perceptual": "lpips"},
+        {"device": "gpu"},
+        {"save_every": 0},
+        {"name": " "},
+        {"label": -1},
+        {"perceptual_smallest_px": 300},
+        {"project": {"space": "z"}},
+        {"project": {"learning_rate": float("nan")}},
+        {"tune": {"steps": -1}},
+        {"tune": {"locality_alpha": 0.0}},
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        config(**wrong)
