@@ -9,7 +9,7 @@ from pipeline.data.painter.canvas import PARTS
 from pipeline.data.painter.expression import EXPRESSIONS, Expression, blend, preset, vary
 from pipeline.data.painter.identity import Identity, random_identity
 from pipeline.data.painter.light import Light, random_light
-from pipeline.data.painter.painting import Painting, paint_face
+from pipeline.data.painter.painting import Painting, face_landmarks, paint_face
 from pipeline.data.painter.pose import Placement, Pose
 from pipeline.data.painter.samples import character, random_pose, sample_face
 from pipeline.data.painter.scene import Scene, SceneFace, paint_scene
@@ -29,6 +29,7 @@ __all__ = [
     "SceneFace",
     "blend",
     "character",
+    "face_landmarks",
     "paint_face",
     "paint_scene",
     "preset",

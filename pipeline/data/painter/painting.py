@@ -13,10 +13,11 @@ from pipeline.data.painter.background import Background, paint_background
 from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import WHITE
 from pipeline.data.painter.expression import Expression
+from pipeline.data.painter.features import build_features
 from pipeline.data.painter.figure import paint_figure
 from pipeline.data.painter.identity import Identity
 from pipeline.data.painter.light import Light
-from pipeline.data.painter.pose import Placement, Pose
+from pipeline.data.painter.pose import Frame, Placement, Pose
 from pipeline.errors import check_range
 
 # Where the face of a square portrait lies, as fractions of its side: as aligned drawings have it.
@@ -50,6 +51,18 @@ class Painting:
 def portrait_placement(size: int) -> Placement:
     """The usual place of the figure in a square picture of `size` px."""
     return Placement(UNIT * size, (0.5 * size, EYES_Y * size))
+
+
+def face_landmarks(
+    identity: Identity,
+    pose: Pose | None = None,
+    expression: Expression | None = None,
+    size: int = 256,
+    placement: Placement | None = None,
+) -> Points:
+    """The 28 landmarks (28×2 px) that `paint_face` with the same arguments returns, unpainted."""
+    frame = Frame(pose or Pose(), placement or portrait_placement(size))
+    return build_features(identity, expression or Expression()).landmarks(frame)
 
 
 def paint_face(
