@@ -5,11 +5,12 @@ The only place that knows both stages and the store. Knows nothing about Hydra.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def run_stage(
     finished = store.find_finished(plan)
     if finished is not None:
         return _reused(stage, finished)
-    with sigterm_interrupts():
+    with sigterm_interrupts(), _stoppable(stage):
         draft = _open_draft(stage, plan, store)
         try:
             finished = store.find_finished(plan)
@@ -62,6 +63,16 @@ def run_stage(
             draft.close()
 
 
+@contextlib.contextmanager
+def _stoppable(stage: Stage) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"{stage.name} was stopped; run the same command again to continue."
+        ) from error
+
+
 def _open_draft(stage: Stage, plan: Plan, store: Store) -> Draft:
     def wait(holder: str) -> None:
         say(f"{stage.name}: process {holder} is running the same; waiting until it ends.")
@@ -69,9 +80,10 @@ def _open_draft(stage: Stage, plan: Plan, store: Store) -> Draft:
     with disk_errors(store.root):
         try:
             return store.draft(plan, wait)
-        except PermissionError as error:
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise ArtifactError(
-                f"{error.filename} cannot be written; set store= to a folder of yours."
+                f"{error.filename} cannot be written ({error.strerror}); "
+                "set store= to a folder of yours."
             ) from error
 
 
@@ -107,10 +119,6 @@ def _run(
             return plain_metrics(stage.run_function()(config, inputs, draft.out))
     except AnimedragError:
         raise
-    except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"{stage.name} was stopped; run the same command again to continue."
-        ) from error
     except Exception as error:
         log = draft.folder / "error.log"
         with disk_errors(draft.folder):

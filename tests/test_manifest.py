@@ -69,6 +69,7 @@ manifests = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(kinds, names, versions)
 def test_references_read_as_they_are_written(kind: str, name: str, version: int) -> None:
     assert parse(f"{kind}/{name}") == Reference(kind, name)
@@ -76,6 +77,7 @@ def test_references_read_as_they_are_written(kind: str, name: str, version: int)
     assert parse(str(Reference(kind, name, version))) == Reference(kind, name, version)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_a_name_is_one_harmless_folder_or_refused(name: str) -> None:
     try:

@@ -159,6 +159,12 @@ def test_a_full_disk_inside_a_stage_is_one_sentence(store: Store) -> None:
         run_stage(stage, CollectConfig(name="toy", path="raw"), store)
 
 
+def test_a_store_that_is_a_file_is_one_sentence(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArtifactError, match="set store= to a folder of yours"):
+        collect(Store(tmp_path / "file"))
+
+
 def test_metrics_become_plain_values() -> None:
     import numpy as np
 
@@ -185,7 +191,13 @@ def test_command_line_runs_reuses_and_sweeps(run: CommandLine, store: Store) -> 
 
 def test_sweep_in_processes(run: CommandLine, store: Store) -> None:
     collect(store)
-    done = run("-m", "stage=refine", "refine.steps=1,2,0", "hydra/launcher=joblib")
+    done = run(
+        "-m",
+        "stage=refine",
+        "refine.steps=1,2,0",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    )
     assert done.returncode == 2
     assert "refine.steps=0 is out of range; use 1" in done.stderr
     assert "Traceback" not in done.stderr

@@ -410,7 +410,7 @@ def test_finished_and_damaged_is_not_reused(store: Store) -> None:
     assert store.find_finished(plan_of()) is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.lists(st.integers(0, 30), max_size=2)),

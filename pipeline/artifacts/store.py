@@ -232,7 +232,7 @@ class Store:
             if delete:
                 self._delete([artifact.folder for artifact in pruning.removed])
                 self._delete(doomed_drafts)
-                self._empty_trash()
+                shutil.rmtree(self.root / ".trash", ignore_errors=True)
         return pruning
 
     def _plan_pruning(self, keep: int, doomed_drafts: list[Path]) -> Pruning:
@@ -274,13 +274,6 @@ class Store:
             trash.mkdir(exist_ok=True)
             folder.rename(trash / uuid.uuid4().hex)
             lock_of(folder).unlink(missing_ok=True)
-
-    def _empty_trash(self) -> None:
-        shutil.rmtree(self.root / ".trash", ignore_errors=True)
-        for home in {artifact.parent for kind in KINDS for artifact in _folders(self.root / kind)}:
-            for name in _folders(home):
-                if not any(name.iterdir()):
-                    name.rmdir()
 
 
 def quick_check(artifact: Artifact) -> str:
