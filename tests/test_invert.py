@@ -152,7 +152,7 @@ from pipeline.invert.stage import run
 from tests.test_invert import config
 model, image, out = map(Path, sys.argv[1:])
 try:
-    run(config(project={}, tune={"steps": 40}), {"model": model, "image": image}, out)
+    run(config(project={}, tune={"steps": 24}), {"model": model, "image": image}, out)
 except Interrupted as error:
     print(error)
     sys.exit(error.exit_code)
@@ -182,7 +182,7 @@ def test_killed_and_stopped_runs_end_as_the_uninterrupted_one(
     """kill -9 in the first phase, SIGTERM in the second, then to the end."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     torch.set_num_threads(1)
-    run(config(project={}, tune={"steps": 40}), inputs, straight)
+    run(config(project={}, tune={"steps": 24}), inputs, straight)
     first = _start(inputs, broken, root)
     _wait_for_lines(broken, first, 3)
     os.kill(first.pid, signal.SIGKILL)
@@ -194,7 +194,7 @@ def test_killed_and_stopped_runs_end_as_the_uninterrupted_one(
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 130, said
     assert "run the same command again" in said
-    run(config(project={}, tune={"steps": 40}), inputs, broken)
+    run(config(project={}, tune={"steps": 24}), inputs, broken)
     assert "going on with tune" in capsys.readouterr().out
     assert {path.name for path in broken.iterdir()} == PAYLOAD
     for name in PAYLOAD - {"inversion.json", "trace.jsonl"}:
@@ -292,7 +292,10 @@ def test_a_drawing_is_levelled_as_preprocess_does(drawings_dir: Path) -> None:
     assert prepared.method == "face"
     assert prepared.detector
     assert prepared.aligned.shape == (64, 64, 3)
-    assert prepared.transform.width < prepared.source.shape[1]
+    height, width = prepared.source.shape[:2]
+    assert 0 < prepared.transform.center_x < width
+    assert 0 < prepared.transform.center_y < height
+    assert prepared.transform.roll_degrees != 0
 
 
 def test_models_higher_than_wide_get_crops_of_their_shape(tmp_path: Path) -> None:

@@ -70,20 +70,17 @@ def _face(path: Path, source: np.ndarray, resolution: int, required: bool) -> Pr
     from pipeline.data import faces
 
     found = faces.align_face(source, resolution)
-    if found.face is None:
-        if required:
-            raise DataError(
-                f"No face was found in {path}; crop the picture to the face and use align=none."
-            )
-        return _middle(
-            source, resolution, resolution,
-            f"no face was found in {path.name}, so its middle was taken",
-        )  # fmt: skip
-    word = f"the face in {path.name} was found by {found.face.detector} and levelled"
-    return Prepared(
-        source, found.image, found.transform, "face", found.face.detector,
-        float(found.face.score), word,
-    )  # fmt: skip
+    face = found.face
+    if face.detector != faces.WHOLE:
+        word = f"the face in {path.name} was found by {face.detector} and levelled"
+        score = float(face.score)
+        return Prepared(source, found.image, found.transform, "face", face.detector, score, word)
+    if required:
+        raise DataError(
+            f"No face was found in {path}; crop the picture to the face and use align=none."
+        )
+    word = f"no face was found in {path.name}, so its middle was taken"
+    return _middle(source, resolution, resolution, word)
 
 
 def _middle(source: np.ndarray, width: int, height: int, word: str) -> Prepared:
