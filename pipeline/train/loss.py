@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.build import Generator
 from torch_utils.ops.upfirdn2d import filter2d
 
 # Path length is measured on this share of the batch (Karras 2020, section 3.2: it costs less so).
@@ -153,7 +154,7 @@ class Objective:
 
     def __init__(
         self,
-        generator: nn.Module,
+        generator: Generator,
         discriminator: nn.Module,
         *,
         augment: Callable[[Tensor], Tensor] | None = None,

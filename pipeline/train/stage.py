@@ -1,0 +1,259 @@
+"""The train stage: settings to objects, then the loop, then a model.
+
+    dataset artifact -> images, networks, recipe -> loop.train -> model artifact
+
+While training, `training_state/` in the draft holds what a resume needs; with the model it goes,
+unless settings keep it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pipeline.console import catch_stop, progress, say
+from pipeline.data.dataset import Dataset
+from pipeline.errors import ConfigError, DataError
+from pipeline.models import checkpoint, stylegan2, stylegan3
+from pipeline.models.build import Generator, build
+from pipeline.train import loop
+from pipeline.train.augment import AdaController, AugmentPipe
+from pipeline.train.config import TrainConfig
+from pipeline.train.images import TrainingImages
+from pipeline.train.logbook import Logbook, tile
+from pipeline.train.loss import Objective
+from pipeline.train.recipe import Recipe, magnitude_ema_beta, make_recipe
+from pipeline.train.state import TrainingState, new_state, restore_latest
+from torch_utils import rng
+
+TRAINING_STATE = "training_state"
+REALS = "reals.png"
+# Samples are made so many at a time, whatever the batch.
+SAMPLE_BATCH = 16
+
+
+def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
+    """Train on `inputs["dataset"]` (from `inputs["resume_from"]`, if given) into `out`.
+
+    Goes on from the newest state in `out`, if an earlier run was cut off. Returns metrics.
+    """
+    device = choose_device(config.device)
+    dataset = Dataset(inputs["dataset"])
+    images = TrainingImages(
+        dataset.images,
+        dataset.train_indices,
+        seed=config.seed,
+        xflip=config.xflip,
+        conditional=config.conditional,
+        cache_bytes=round(config.cache_gb * 2**30),
+    )
+    recipe = make_recipe(config, config.network.architecture, images.width, images.height)
+    with threads(config.threads):
+        state = prepare_state(config, recipe, images, inputs.get("resume_from"), device)
+        resumed = restore_latest(state, out / TRAINING_STATE)
+        _announce(config, recipe, images, state, resumed is not None)
+        _train(config, recipe, images, state, out)
+    return _finish(config, recipe, images, state, out)
+
+
+def prepare_state(
+    config: TrainConfig,
+    recipe: Recipe,
+    images: TrainingImages,
+    base: Path | None,
+    device: torch.device,
+) -> TrainingState:
+    """Networks with random weights, or those of the model `base`, and what trains them."""
+    rng.seed_global(config.seed, 0, 0, "weights")
+    if base is None:
+        generator, discriminator = build(
+            config.network,
+            images.height,
+            images.channels,
+            images.label_dim,
+            square=images.height != 2 * images.width,
+        )
+        averaged = None
+    else:
+        networks = checkpoint.load(base, ("G", "D", "G_ema"), device)
+        generator = cast(Generator, networks["G"])
+        discriminator = cast(stylegan2.Discriminator, networks["D"])
+        averaged = networks["G_ema"]
+    generator, discriminator = generator.to(device).train(), discriminator.to(device).train()
+    _check_size(generator, images)
+    for module in generator.modules():
+        if isinstance(module, stylegan3.SynthesisLayer):
+            module.magnitude_ema_beta = magnitude_ema_beta(recipe.batch)
+
+    controller = AdaController(
+        p=0.0 if config.augment.mode == "none" else config.augment.p,
+        target=config.augment.target,
+        speed_kimg=config.augment.speed_kimg,
+    )
+    pipe = AugmentPipe.from_group(config.augment.pipe).to(device)
+    objective = Objective(
+        generator,
+        discriminator,
+        augment=lambda seen: pipe(seen, controller.p),
+        r1_gamma=recipe.r1_gamma,
+        path_length_weight=recipe.path_length_weight,
+    )
+    frozen = frozen_parameters(discriminator, config.freeze_d)
+    return new_state(objective, recipe, averaged=averaged, controller=controller, frozen=frozen)
+
+
+def frozen_parameters(discriminator: nn.Module, layers: int) -> list[str]:
+    """Names of the parameters of the first `layers` convolutions after the image (FreezeD)."""
+    convolutions = [
+        (name, module)
+        for name, module in discriminator.named_modules()
+        if isinstance(module, stylegan2.Conv2dLayer)
+    ]
+    if layers > len(convolutions):
+        raise ConfigError(
+            f"train.freeze_d={layers} is out of range: this discriminator has "
+            f"{len(convolutions)} convolutions; use at most that."
+        )
+    return [
+        f"{name}.{parameter}"
+        for name, module in convolutions[:layers]
+        for parameter, _ in module.named_parameters()
+    ]
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """The same latents and labels at every snapshot, so that one sees them change."""
+
+    z: Tensor
+    c: Tensor
+    columns: int
+
+    @classmethod
+    def draw(cls, config: TrainConfig, images: TrainingImages, z_dim: int) -> SampleGrid:
+        """Latents from the seed; labels with the set's frequencies."""
+        columns, rows = config.sample_grid
+        draws = rng.generator(config.seed, 0, 0, "samples")
+        z = torch.randn(columns * rows, z_dim, generator=draws)
+        return cls(z, images.draw_labels(len(z), draws), columns)
+
+    @torch.no_grad()
+    def render(self, generator: nn.Module, device: torch.device) -> Tensor:
+        """N×C×H×W images in [-1, 1] on the CPU."""
+        parts = zip(self.z.split(SAMPLE_BATCH), self.c.split(SAMPLE_BATCH), strict=True)
+        made = [generator(z.to(device), c.to(device), noise_mode="const").cpu() for z, c in parts]
+        return torch.cat(made)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `name` (auto, cpu, cuda) means here."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            "device=cuda is not possible: torch sees no GPU here; use device=cpu or device=auto."
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute with `count` threads inside the block (None: as before)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(
+    config: TrainConfig, recipe: Recipe, images: TrainingImages, state: TrainingState, out: Path
+) -> None:
+    grid = SampleGrid.draw(config, images, state.objective.generator.z_dim)
+    logbook = Logbook(out, state.images_seen)
+    if not (out / REALS).exists():
+        reals = images.first(len(grid.z)).numpy().transpose(0, 2, 3, 1)
+        Image.fromarray(tile(reals, grid.columns).squeeze()).save(out / REALS)
+
+    def save_samples(images_seen: int) -> None:
+        pictures = grid.render(state.averaged, state.objective.device)
+        logbook.write_samples(images_seen, pictures, grid.columns)
+
+    left = (recipe.total_images - state.images_seen) / 1000
+    try:
+        with catch_stop() as stop, progress("train", left, "kimg") as bar:
+            loop.train(
+                state,
+                recipe,
+                images,
+                seed=config.seed,
+                cadence=loop.Cadence(
+                    log_images=max(round(config.log_kimg * 1000), 1),
+                    snapshot_images=max(round(config.snapshot_kimg * 1000), 1),
+                ),
+                logbook=logbook,
+                states=out / TRAINING_STATE,
+                save_samples=save_samples,
+                bar=bar,
+                stop=stop,
+            )
+    finally:
+        logbook.close()
+
+
+def _finish(
+    config: TrainConfig, recipe: Recipe, images: TrainingImages, state: TrainingState, out: Path
+) -> dict[str, float | int | str]:
+    """Write the model and return its metrics."""
+    checkpoint.save(out, state.networks)
+    if not config.keep_training_state:
+        shutil.rmtree(out / TRAINING_STATE)
+    return {
+        "images_seen": state.images_seen,
+        "training_images": len(images),
+        "resolution": state.objective.generator.img_resolution,
+        "gamma": recipe.r1_gamma,
+        "augment_p": state.controller.p,
+        "seconds_per_kimg": state.seconds / (state.images_seen / 1000),
+    }
+
+
+def _announce(
+    config: TrainConfig,
+    recipe: Recipe,
+    images: TrainingImages,
+    state: TrainingState,
+    resumed: bool,
+) -> None:
+    size = f"{images.width}x{images.height}"
+    begin = f"going on from {state.images_seen / 1000:g} kimg" if resumed else "starting"
+    say(
+        f"train: {config.network.architecture} at {size} on {len(images)} images, "
+        f"{recipe.total_images / 1000:g} kimg in batches of {recipe.batch}, "
+        f"gamma {recipe.r1_gamma:.3g}, augmentation {config.augment.mode}; {begin}."
+    )
+
+
+def _check_size(generator: Generator, images: TrainingImages) -> None:
+    size = (images.height, images.width, images.channels, images.label_dim)
+    synthesis = generator.synthesis
+    if isinstance(synthesis, stylegan2.SynthesisNetwork):
+        height, width = synthesis.img_size
+    else:
+        height, width = synthesis.img_resolution, synthesis.img_resolution
+    wanted = (height, width, generator.img_channels, generator.c_dim)
+    if size != wanted:
+        raise DataError(
+            f"The dataset's images are {images.width}x{images.height} with {images.channels} "
+            f"channels and {images.label_dim} label values, but the network makes "
+            f"{width}x{height} with {wanted[2]} and {wanted[3]}; preprocess the drawings "
+            f"to {width}x{height}, or choose another model to start from."
+        )
