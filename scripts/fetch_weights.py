@@ -25,7 +25,10 @@ def main(names: tuple[str, ...], list_only: bool, strict: bool) -> None:
     missing = 0
     for name in names or weights.FILES:
         try:
-            path = weights.find(name) if list_only else weights.fetch(name)
+            path = weights.find(name)
+            if path is None and not list_only:
+                click.echo(f"{name}: fetching ...")
+                path = weights.fetch(name)
         except ModelError as error:
             click.echo(str(error), err=True)
             missing += 1
