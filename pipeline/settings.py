@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,7 +65,16 @@ def root_schema(
 
 def register(stages: tuple[Stage, ...] = STAGES, groups: tuple[Group, ...] = GROUPS) -> None:
     """Make the schema known to Hydra, under the name conf/config.yaml gives first."""
-    ConfigStore.instance().store(name=SCHEMA_NAME, node=root_schema(stages, groups))
+    schema = OmegaConf.structured(root_schema(stages, groups))
+    shared = {group.config_class() for group in groups}
+    for stage in stages:
+        node = OmegaConf.structured(stage.config_class())
+        for name, field_type in typing.get_type_hints(stage.config_class()).items():
+            if field_type in shared:
+                # The file says ${network} here, which OmegaConf takes only where nothing is yet.
+                node[name] = MISSING
+        schema[stage.name] = node
+    ConfigStore.instance().store(name=SCHEMA_NAME, node=schema)
 
 
 def chosen_stages(settings: DictConfig, stages: tuple[Stage, ...] = STAGES) -> list[Stage]:
@@ -142,7 +152,7 @@ def _sentence(error: BaseException, schema: Any) -> str:
     if isinstance(error, InterpolationToMissingValueError | InterpolationResolutionError):
         return f"{error.full_key} cannot be resolved: {_one_line(str(error))}"
     if isinstance(error, ValidationError):
-        return _impossible_value(error, schema)
+        return _impossible_value(error)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}, is no valid YAML: {error.problem}."
@@ -216,22 +226,26 @@ def _fields(schema: Any) -> Iterator[tuple[str, type[Any] | None]]:
 
 
 def _declared(schema: Any, name: str) -> Any:
-    import typing
-
     return typing.get_type_hints(schema).get(name)
 
 
-def _impossible_value(error: ValidationError, schema: Any) -> str:
-    key = error.full_key or str(error.key)
+def _impossible_value(error: ValidationError) -> str:
+    key = error.full_key or error.key
     value = error.value if error.value is not None else _quoted(str(error))
     wanted = _WANTED.get(_type_name(error), "")
+    if not key:
+        return _one_line(str(error))
+    if "is not a subclass of" in str(error):
+        return f"{key}={value} is not possible; set its parts, {key}.SETTING=VALUE."
+    if "is not a ListConfig" in str(error):
+        return f"{key}={value} is not possible; it must be a list such as [1,2]."
     if not wanted:
         return f"{key}={value} is not possible: {_one_line(str(error))}"
     return f"{key}={value} is not possible; it must be {wanted}."
 
 
 def _type_name(error: OmegaConfBaseException) -> str:
-    found = re.search(r"converted to (Integer|Float|Boolean|String)|not a '?(bool)", str(error))
+    found = re.search(r"converted to (Integer|Float|Boolean|String)|not a valid (bool)", str(error))
     names = {"Integer": "int", "Float": "float", "Boolean": "bool", "String": "str"}
     if found:
         return names.get(found.group(1) or "", "bool")
@@ -247,7 +261,7 @@ def _place(error: BaseException) -> str:
     """The file the mistake is in, where the error says so; "" for the command line."""
     for cause in _chain(error):
         found = re.match(r"In '([^']+)': ", str(cause))
-        if found and found.group(1) != "config":
+        if found and found.group(1) not in ("config", "hydra/config"):
             return f"conf/{found.group(1)}.yaml: "
     return ""
 

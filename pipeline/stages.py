@@ -40,6 +40,9 @@ class Stage:
     sources: tuple[str, ...] = ()
     # Config keys (dotted) that cannot change the result, and are left out of the identity.
     transient: tuple[str, ...] = ()
+    # Config keys (dotted) whose values may hold any signs; like the paths in `sources` they are
+    # taken from the command line as they are, without Hydra's grammar.
+    free_text: tuple[str, ...] = ()
 
     def config_class(self) -> type:
         """The stage's config dataclass."""
@@ -107,6 +110,7 @@ STAGES: tuple[Stage, ...] = (
         inputs={"inversion": "inversion", "model": "model"},
         sources=("recipe",),
         transient=("device",),
+        free_text=("points",),
     ),
     Stage(
         name="report",

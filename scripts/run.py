@@ -52,7 +52,7 @@ def main(
     """Run the command line; returns the exit code."""
     # Hydra would print a traceback, or its own words, and exit by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = [quoted_path(argument, stages) for argument in sys.argv[1:]]
+    sys.argv[1:] = quoted(sys.argv[1:], stages)
     schema: Any = None
     failure: list[AnimedragError] = []
 
@@ -83,6 +83,10 @@ def main(
     except KeyboardInterrupt:
         complain("Stopped.")
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has had enough (| head); Python would complain while exiting.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if is_config_problem(error):
             problem = explain(error, schema)
@@ -93,18 +97,26 @@ def main(
     return 0
 
 
-def quoted_path(argument: str, stages: tuple[Stage, ...] = STAGES) -> str:
-    """`argument` with its value quoted for Hydra if it sets the path of a raw file or folder.
+def quoted(arguments: list[str], stages: tuple[Stage, ...] = STAGES) -> list[str]:
+    """The command line with paths and free text quoted for Hydra.
 
-    So that "invert.image=ganyu (2).png" needs no second pair of quotes. Values with a comma stay
-    as they are (a list for --multirun), and so do null, quoted values and interpolations.
+    So that "invert.image=ganyu (2).png" needs no second pair of quotes. Quoted values stay as they
+    are, and so do null, interpolations, and in a sweep lists of paths, parted by commas.
     """
-    key, _, value = argument.partition("=")
-    paths = {f"{stage.name}.{source}" for stage in stages for source in stage.sources}
-    paths |= {source for stage in stages for source in stage.sources if "." in source}
-    if key not in paths or value in ("", "null", "???") or re.search(r"""[,'"\\]|\$\{""", value):
-        return argument
-    return f"{key}='{value}'"
+    paths = {f"{stage.name}.{key}" for stage in stages for key in stage.sources}
+    paths |= {key for stage in stages for key in stage.sources if "." in key}
+    texts = {f"{stage.name}.{key}" for stage in stages for key in stage.free_text}
+    sweep = bool({"-m", "--multirun"} & set(arguments))
+
+    def quote(argument: str) -> str:
+        key, _, value = argument.partition("=")
+        listed = sweep and "," in value and key not in texts
+        plain = value in ("", "null", "???") or re.search(r"""^['"]|\$\{|\\$""", value)
+        if key not in paths | texts or listed or plain:
+            return argument
+        return f"{key}='{value.replace(chr(39), chr(92) + chr(39))}'"
+
+    return [quote(argument) for argument in arguments]
 
 
 def _unforeseen(error: Exception) -> str:
