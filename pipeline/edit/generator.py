@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.edit.drag import DragModel
-from pipeline.errors import ConfigError
 from pipeline.models import stylegan3
 
 
@@ -31,17 +30,9 @@ def free_rows(generator: Any, layer: str, count: int, move_whole_face: bool) -> 
 
     StyleGAN3's first row turns and shifts its Fourier input, i.e. the whole face: it stays fixed
     unless `move_whole_face`.
-
-    Raises:
-        ConfigError: if no row is left.
     """
     first = 1 if isinstance(generator, stylegan3.Generator) and not move_whole_face else 0
     last = min(first + count, generator.synthesis.feature_frame(layer).ws_rows)
-    if last <= first:
-        raise ConfigError(
-            f"layer={layer} depends on no row of ws that may change; use a later layer, for "
-            f"example {choose_layer(generator)}."
-        )
     return first, last
 
 

@@ -1,0 +1,173 @@
+"""The drag's view of real networks: layers, rows, and StyleGAN3's true image coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.edit import drag
+from pipeline.edit.drag import AddHandle, Limits, Status, Step
+from pipeline.edit.generator import choose_layer, drag_model, free_rows
+from pipeline.edit.sampling import Frame, sample
+from pipeline.edit.strategies import DragGan
+from pipeline.models import stylegan2, stylegan3
+
+SMALL: dict[str, Any] = {
+    "z_dim": 16,
+    "c_dim": 0,
+    "w_dim": 16,
+    "img_channels": 3,
+    "mapping_kwargs": {"num_layers": 2},
+}
+
+
+def sg2(resolution: int = 64) -> Any:
+    torch.manual_seed(1)
+    network = stylegan2.Generator(
+        img_resolution=resolution, channel_base=1024, channel_max=16, **SMALL
+    )
+    return network.eval().requires_grad_(False)
+
+
+def sg3(kernel: int = 3) -> Any:
+    torch.manual_seed(1)
+    network = stylegan3.Generator(
+        img_resolution=64,
+        channel_base=1024,
+        channel_max=16,
+        conv_kernel=kernel,
+        use_radial_filters=kernel == 1,
+        **SMALL,
+    )
+    return network.eval().requires_grad_(False)
+
+
+def ws_of(network: Any) -> Tensor:
+    z = torch.randn(1, network.z_dim, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        return network.mapping(z, None)
+
+
+def test_stylegan2_moves_its_first_rows_and_stylegan3_not_row_0() -> None:
+    two, three = sg2(), sg3()
+    assert free_rows(two, "b32", 6, False) == (0, 6)
+    assert free_rows(two, "b8", 6, False) == (0, 3)
+    layer = choose_layer(three)
+    first, last = free_rows(three, layer, 6, False)
+    assert first == 1
+    assert last == min(7, three.synthesis.feature_frame(layer).ws_rows)
+    assert free_rows(three, layer, 6, True)[0] == 0
+
+
+@pytest.mark.parametrize("make", [sg2, sg3])
+def test_the_layer_is_no_finer_than_half_the_picture(make: Any) -> None:
+    network = make()
+    layer = choose_layer(network)
+    assert network.synthesis.feature_frame(layer).scale <= 0.5
+    model = drag_model(network, layer)
+    assert (model.width, model.height) == (64, 64)
+    features = model.features(ws_of(network))
+    frame = network.synthesis.feature_frame(layer)
+    assert features.shape == (1, frame.channels, frame.height, frame.width)
+
+
+@pytest.mark.parametrize("make", [sg2, sg3])
+def test_only_the_free_rows_influence_beyond_them_nothing_does(make: Any) -> None:
+    network = make()
+    layer = choose_layer(network)
+    model = drag_model(network, layer)
+    ws = ws_of(network)
+    rows = network.synthesis.feature_frame(layer).ws_rows
+    later, last = ws.clone(), ws.clone()
+    later[:, rows:] += 1
+    last[:, rows - 1] += 1
+    assert torch.equal(model.features(ws), model.features(later))
+    assert not torch.equal(model.features(ws), model.features(last))
+
+
+# --- StyleGAN3: what lies at a place of the picture ---
+
+
+def moved(network: Any, right_px: float, down_px: float) -> None:
+    """Shift the whole picture by turning the screw of the Fourier input."""
+    shift = torch.eye(3)
+    shift[0, 2], shift[1, 2] = right_px / 64, down_px / 64
+    network.synthesis.input.transform.copy_(torch.linalg.inv(shift))
+
+
+def stretched(frame: Any) -> Frame:
+    """The public program's reading: the map, margin and all, stretched over the picture."""
+    return replace(frame, scale=frame.width / 64, offset=0.0)
+
+
+@pytest.mark.parametrize("kernel", [3, 1])
+@pytest.mark.parametrize("place", [(3.0, 30.0), (60.0, 6.0), (32.0, 61.5)])
+def test_features_at_the_border_follow_the_pictures_content(
+    kernel: int, place: tuple[float, float]
+) -> None:
+    network = sg3(kernel)
+    layer = choose_layer(network)
+    frame = network.synthesis.feature_frame(layer)
+    ws = ws_of(network)
+    # A whole feature pixel, so that nothing is lost to interpolation.
+    step = 1 / frame.scale
+    with torch.no_grad():
+        before, picture = network.synthesis.features_and_image(ws, layer)
+        moved(network, -3 * step, 2 * step)
+        after, picture_after = network.synthesis.features_and_image(ws, layer)
+    # The picture itself did move there, in its own pixels.
+    dx, dy = round(-3 * step), round(2 * step)
+    inner = picture_after[..., 10 + dy : 54 + dy, 10 + dx : 54 + dx]
+    spread = picture.std()
+    assert (inner - picture[..., 10:54, 10:54]).abs().mean() < 0.1 * spread
+
+    start = torch.tensor(place, dtype=torch.float64)
+    end = start + torch.tensor([dx, dy])
+    scale = before.std()
+    true = (sample(before[0], frame, start) - sample(after[0], frame, end)).norm()
+    wrong = stretched(frame)
+    naive = (sample(before[0], wrong, start) - sample(after[0], wrong, end)).norm()
+    assert true < 0.15 * scale * before.shape[1] ** 0.5
+    assert naive > 3 * true
+
+
+def test_the_tracker_finds_a_border_handle_in_a_shifted_stylegan3_picture() -> None:
+    network = sg3()
+    layer = choose_layer(network)
+    model = drag_model(network, layer)
+    start = (5.0, 58.0)
+    rows = free_rows(network, layer, 6, False)
+    limits, strategy = Limits(), DragGan()
+    state = drag.start(ws_of(network), rows)
+    state, _ = drag.advance(state, AddHandle(start, (12.0, 50.0)), model, strategy, limits)
+    state, _ = drag.advance(state, Step(), model, strategy, limits)
+    # The picture slides by two pixels each way; the content under the handle goes with it.
+    moved(network, 2, -2)
+    state = replace(state, ws=state.shown_ws)
+    state, _ = drag.advance(state, Step(), model, strategy, limits)
+    x, y = state.handles[0].position
+    assert abs(x - 7.0) < 0.4
+    assert abs(y - 56.0) < 0.4
+    assert state.status is Status.DRAGGING
+
+
+@pytest.mark.parametrize("make", [sg2, sg3])
+def test_a_drag_of_a_random_network_gets_nearer(make: Any) -> None:
+    network = make()
+    layer = choose_layer(network)
+    model, strategy = drag_model(network, layer), DragGan(learning_rate=0.02)
+    state = drag.start(ws_of(network), free_rows(network, layer, 6, False))
+    target = (35.0, 33.0)
+    limits = Limits(max_steps=40)
+    state, _ = drag.advance(state, AddHandle((31.0, 31.0), target), model, strategy, limits)
+    while state.status is Status.DRAGGING:
+        state, _ = drag.advance(state, Step(), model, strategy, limits)
+    assert state.handles[0].distance_px < 0.7 * 20**0.5
+    changed = (drag.result(state) != state.start_ws).any(-1)[0].nonzero().flatten().tolist()
+    first, last = state.free_rows
+    assert changed
+    assert set(changed) <= set(range(first, last))
