@@ -25,10 +25,7 @@ def _ink(colour: Colour) -> Colour:
 
 def _piece(drawing: Drawing, frame: Frame, shape: Array, colour: Colour) -> None:
     """A filled, outlined shape (px)."""
-    drawing.fill(shape, colour, PART)
-    drawing.fill(
-        brush(np.concatenate([shape, shape[:1]]), frame.line(LINE), "even"), _ink(colour), PART
-    )
+    drawing.piece(shape, colour, _ink(colour), frame.line(LINE), PART)
 
 
 def _ears_of_cat(drawing: Drawing, frame: Frame, item: Accessory) -> None:

@@ -38,12 +38,11 @@ Stop = tuple[float, Colour, float]  # position 0..1, colour, opacity 0..1
 
 
 class _Operation(NamedTuple):
-    """One step of the display list: a fill (paint set), a clip (paint None), or its end."""
+    """One step of the display list: a fill (paint set), a clip (no paint), or its end (no path)."""
 
     path: skia.Path | None
     paint: skia.Paint | None
     part: str | None
-    inverse: bool = False
 
 
 def to_path(shapes: Iterable[Array]) -> skia.Path:
@@ -91,6 +90,30 @@ class Drawing:
         if shapes:
             self._add(shapes, skia.Paint(AntiAlias=True, Color=argb(colour, alpha)), part)
 
+    def piece(
+        self, points: Array, colour: Colour, ink: Colour, line_width: float, part: str | None = None
+    ) -> None:
+        """Fill one closed polygon and draw its outline, `line_width` px wide all round."""
+        path = to_path([points])
+        fill = skia.Paint(AntiAlias=True, Color=argb(colour))
+        self._operations.append(_Operation(path, fill, part))
+        outline = skia.Paint(
+            AntiAlias=True,
+            Color=argb(ink),
+            Style=skia.Paint.kStroke_Style,
+            StrokeWidth=line_width,
+            StrokeJoin=skia.Paint.kRound_Join,
+        )
+        self._operations.append(_Operation(path, outline, part))
+
+    def fill_outside(self, points: Array, colour: Colour, alpha: float = 1.0) -> None:
+        """Fill what lies outside a polygon; meant for use inside `clipped`: a shape's dark side is
+        what is left of it when it is moved towards the light."""
+        path = to_path([points])
+        path.setFillType(skia.PathFillType.kInverseWinding)
+        paint = skia.Paint(AntiAlias=True, Color=argb(colour, alpha))
+        self._operations.append(_Operation(path, paint, None))
+
     def gradient(
         self,
         points: Array,
@@ -134,9 +157,9 @@ class Drawing:
         self._add([box.astype(np.float64)], paint, None)
 
     @contextmanager
-    def clipped(self, shapes: Sequence[Array], inverse: bool = False) -> Iterator[None]:
-        """Restrict what is painted inside the `with` to the shapes' union (or its outside)."""
-        self._operations.append(_Operation(to_path(shapes), None, None, inverse))
+    def clipped(self, shapes: Sequence[Array]) -> Iterator[None]:
+        """Restrict what is painted inside the `with` to the shapes' union."""
+        self._operations.append(_Operation(to_path(shapes), None, None))
         try:
             yield
         finally:
@@ -146,12 +169,12 @@ class Drawing:
         """The picture: HWC uint8 RGB."""
         pixels = np.zeros((self.height, self.width, 4), dtype=np.uint8)
         canvas = skia.Surface(pixels, colorType=skia.ColorType.kRGBA_8888_ColorType).getCanvas()
-        for path, paint, _, inverse in self._operations:
+        for path, paint, _ in self._operations:
             if paint is not None:
                 canvas.drawPath(path, paint)
             elif path is not None:
                 canvas.save()
-                canvas.clipPath(path, _clip_operation(inverse), True)
+                canvas.clipPath(path, skia.ClipOp.kIntersect, True)
             else:
                 canvas.restore()
         return np.ascontiguousarray(pixels[..., :3])
@@ -161,17 +184,17 @@ class Drawing:
         pixels = np.zeros((self.height, self.width, 4), dtype=np.uint8)
         canvas = skia.Surface(pixels, colorType=skia.ColorType.kRGBA_8888_ColorType).getCanvas()
         values = {part: PARTS.index(part) for part in parts}
-        paints = {
-            part: skia.Paint(AntiAlias=False, Color=0xFF000000 | (value << 16))
-            for part, value in values.items()
-        }
-        for path, paint, part, inverse in self._operations:
+        for path, paint, part in self._operations:
             if paint is not None:
-                if part in paints:
-                    canvas.drawPath(path, paints[part])
+                if part in values:
+                    flat = skia.Paint(paint)
+                    flat.setAntiAlias(False)
+                    flat.setShader(None)
+                    flat.setColor(0xFF000000 | (values[part] << 16))
+                    canvas.drawPath(path, flat)
             elif path is not None:
                 canvas.save()
-                canvas.clipPath(path, _clip_operation(inverse), False)
+                canvas.clipPath(path, skia.ClipOp.kIntersect, False)
             else:
                 canvas.restore()
         return np.ascontiguousarray(pixels[..., 0])
@@ -183,7 +206,3 @@ class Drawing:
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Each part's whole shape, also where another part covers it: part -> HW bool."""
         return {part: self._flat([part]) > 0 for part in PARTS[1:]}
-
-
-def _clip_operation(inverse: bool) -> skia.ClipOp:
-    return skia.ClipOp.kDifference if inverse else skia.ClipOp.kIntersect

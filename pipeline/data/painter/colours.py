@@ -6,6 +6,7 @@ A colour is (red, green, blue), each 0..1, sRGB. Knows nothing about shapes.
 from __future__ import annotations
 
 import colorsys
+from functools import lru_cache
 
 Colour = tuple[float, float, float]
 
@@ -61,6 +62,7 @@ def from_hsv(hue: float, saturation: float, value: float) -> Colour:
     return colorsys.hsv_to_rgb(hue % 1.0, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value)))
 
 
+@lru_cache(maxsize=4096)
 def argb(colour: Colour, alpha: float = 1.0) -> int:
     """0xAARRGGBB of a colour and an opacity 0..1."""
     red, green, blue = (int(min(1.0, max(0.0, channel)) * 255 + 0.5) for channel in colour)

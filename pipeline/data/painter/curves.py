@@ -37,10 +37,15 @@ def spline(knots: ArrayLike, samples: int = SAMPLES, closed: bool = False) -> Ar
         padded = np.concatenate([p[-1:], p, p[:2]])
     else:
         padded = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
-    count = len(padded) - 3
-    quads = np.stack([padded[i : i + count] for i in range(4)], axis=1)
-    curve: Array = np.matmul(_spline_basis(samples), quads).reshape(-1, 2)
+    curve: Array = np.matmul(_spline_basis(samples), padded[_windows(len(padded) - 3)])
+    curve = curve.reshape(-1, 2)
     return curve if closed else np.concatenate([curve, p[-1:]])
+
+
+@cache
+def _windows(count: int) -> NDArray[np.intp]:
+    """Indices of `count` overlapping groups of four neighbours (count×4)."""
+    return np.arange(count)[:, None] + np.arange(4)
 
 
 def chain(*parts: ArrayLike) -> Array:
@@ -66,15 +71,26 @@ def moved(points: ArrayLike, dx: float, dy: float) -> Array:
 
 
 def normals(points: Array) -> Array:
-    """Unit normals of an open curve (n×2): the tangent turned by +90 degrees (to its left hand
-    when y points down and x right, i.e. (-dy, dx))."""
+    """Unit normals of an open curve (n×2): its tangent (dx, dy) turned to (-dy, dx)."""
     tangent = np.empty_like(points)
-    tangent[1:-1] = points[2:] - points[:-2]
-    tangent[0] = points[1] - points[0]
-    tangent[-1] = points[-1] - points[-2]
-    length = np.sqrt((tangent * tangent).sum(axis=1))
-    tangent /= np.maximum(length, 1e-9)[:, None]
-    return np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
+    np.subtract(points[2:], points[:-2], out=tangent[1:-1])
+    np.subtract(points[1], points[0], out=tangent[0])
+    np.subtract(points[-1], points[-2], out=tangent[-1])
+    length = np.hypot(tangent[:, 0], tangent[:, 1])
+    np.maximum(length, 1e-9, out=length)
+    turned = np.empty_like(points)
+    np.divide(tangent[:, 1], length, out=turned[:, 0])
+    np.negative(turned[:, 0], out=turned[:, 0])
+    np.divide(tangent[:, 0], length, out=turned[:, 1])
+    return turned
+
+
+@cache
+def ramp(count: int) -> Array:
+    """`count` numbers from 0 to 1, read-only."""
+    values = np.linspace(0.0, 1.0, count)
+    values.setflags(write=False)
+    return values
 
 
 @cache
@@ -107,9 +123,14 @@ def brush(points: Array, width: float | Array, kind: str = "both") -> Array:
     `width` is the full width at the profile's fullest, or one width per point (then the profile
     still multiplies it).
     """
-    half = 0.5 * width * profile(kind, len(points))
-    offset = normals(points) * half[:, None]
-    return np.concatenate([points + offset, (points - offset)[::-1]])
+    count = len(points)
+    shape = profile(kind, count)
+    offset = normals(points)
+    offset *= (shape * (0.5 * width))[:, None]
+    outline = np.empty((2 * count, 2))
+    np.add(points, offset, out=outline[:count])
+    np.subtract(points[::-1], offset[::-1], out=outline[count:])
+    return outline
 
 
 def section(points: Array, start: float, end: float) -> Array:

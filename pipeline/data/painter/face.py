@@ -107,8 +107,7 @@ def paint_skin(
         if abs(light.side) > 0.25:
             # The part left over when the face's shape moves towards the light.
             lit = outline + _turned(frame, (0.17 * light.side * light.contrast, -0.03))
-            with drawing.clipped([lit], inverse=True):
-                drawing.fill(outline, shadow, alpha=0.9)
+            drawing.fill_outside(lit, shadow, 0.9)
         cast = _turned(frame, (-0.05 * light.side, 0.05 + 0.05 * light.height))
         drawing.fill_all([lock + cast for lock in fringe], shadow)
 
@@ -251,8 +250,7 @@ def paint_tears(drawing: Drawing, expression: Expression, features: Features, fr
     if expression.sweat > 0.05:
         size = 0.6 + 0.4 * expression.sweat
         shape = _drop(frame, np.array([0.78, -0.34]), 0.20 * size, 0.055 * size)
-        drawing.fill(shape, water, None, 0.9)
-        drawing.fill(brush(shape, frame.line(0.018), "even"), edge)
+        drawing.piece(shape, water, edge, frame.line(0.018))
 
 
 def _paint_tear(
@@ -261,7 +259,6 @@ def _paint_tear(
     outer = eye.lower if eye.side == RIGHT else eye.lower[::-1]
     root = at(outer, 0.72)
     shape = _drop(frame, moved(root, 0, -0.01), 0.12 + 0.20 * amount, 0.035 + 0.03 * amount)
-    drawing.fill(shape, water, None, 0.9)
-    drawing.fill(brush(shape, frame.line(0.014), "even"), edge)
+    drawing.piece(shape, water, edge, frame.line(0.014))
     shine = ellipse(moved(root, -0.012, 0.09 + 0.14 * amount), (0.012, 0.022), 8)
     drawing.fill(frame.face(shine), WHITE)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import Colour, from_hex, lighten, mix, shade
-from pipeline.data.painter.curves import Array, brush, ellipse, moved, section, spline
+from pipeline.data.painter.curves import Array, brush, ellipse, moved, ramp, section, spline
 from pipeline.data.painter.hair_shapes import HAIR_FLAT, HairShapes, Lock, Mass, build_hair
 from pipeline.data.painter.identity import Hair
 from pipeline.data.painter.light import Light
 from pipeline.data.painter.pose import Frame
 
 LINE = 0.030
+
+
+@lru_cache(maxsize=256)
+def _edge_weight(count: int, fades_in: bool) -> Array:
+    """Relative line width along a lock's edge: swelling towards the tip, ending fine."""
+    return np.interp(ramp(count), [0, 0.35, 0.85, 1], [0.12 if fades_in else 0.7, 0.8, 1.0, 0.5])
 
 
 class HairPainter:
@@ -68,8 +74,7 @@ class HairPainter:
         self._fill(drawing, shape, self.base, "hair_front")
         with drawing.clipped([shape]):
             lit = place(ellipse((x + 0.13 * self.light.side, y - 0.07), (0.36, 0.34), 28))
-            with drawing.clipped([lit], inverse=True):
-                drawing.fill(shape, self.shadow)
+            drawing.fill_outside(lit, self.shadow)
             gleam = place(ellipse((x + 0.10 * self.light.side, y - 0.19), (0.16, 0.05), 14))
             drawing.fill(gleam, lighten(self.hair.colour, 0.55), None, 0.85)
         side = 1.0 if x > 0 else -1.0
@@ -87,14 +92,13 @@ class HairPainter:
         self._fill(drawing, self.cap, self.base, "hair_front")
         with drawing.clipped([self.cap]):
             toward = self.frame.px(0.26) * self.light.side, -self.frame.px(0.10)
-            with drawing.clipped([moved(self.cap, *toward)], inverse=True):
-                drawing.fill(self.cap, self.shadow)
+            drawing.fill_outside(moved(self.cap, *toward), self.shadow)
         strands = [
             brush(self.frame.head(line, 0.22, 0.35), self.frame.line(0.020))
             for line in self.shapes.cap_strands
         ]
         drawing.fill_all(strands, self.line, None, 0.6)
-        silhouette = section(self.cap, 0.0, 60 / len(self.cap))
+        silhouette = self.cap[: self.shapes.cap.silhouette]
         drawing.fill(
             brush(silhouette, self.frame.line(LINE * 1.15), "soft"), self.line, "hair_front"
         )
@@ -149,7 +153,7 @@ class HairPainter:
         self._fill(drawing, shape, colour, part)
         # The half away from the light, from a slim start to the tip.
         away = left if (left[:, 0].mean() > right[:, 0].mean()) == (self.light.side < 0) else right
-        t = np.linspace(0, 1, len(left))[:, None]
+        t = ramp(len(left))[:, None]
         middle = (left + right) / 2
         inner = away + (middle - away) * np.clip(1.3 * t - 0.25, 0.0, 0.85)
         first = int(0.2 * len(left))
@@ -158,8 +162,7 @@ class HairPainter:
         lines = []
         for edge in (left, right):
             part_line = section(edge, start, 1.0)
-            t_line = np.linspace(0, 1, len(part_line))
-            weight = np.interp(t_line, [0, 0.35, 0.85, 1], [0.12 if start else 0.7, 0.8, 1.0, 0.5])
+            weight = _edge_weight(len(part_line), start > 0)
             lines.append(brush(part_line, width * weight, "even"))
         end_gap = float(np.hypot(*(left[-1] - right[-1])))
         if end_gap > 2.0:  # a blunt end needs its line too
@@ -176,9 +179,8 @@ class HairPainter:
     def _paint_gloss(self, drawing: Drawing) -> None:
         """The highlight: a toothed ring round the crown, broken streaks, or a soft sheen."""
         light = lighten(self.hair.colour, 0.55)
-        shapes = [self.cap, *self.fringe_outlines()]
         lean = 0.22 * self.light.side
-        with drawing.clipped(shapes):
+        with drawing.clipped([self.cap]):
             if self.hair.gloss == "soft":
                 centre = self.frame.head(np.array([[0.45 * self.light.side, -1.02]]), 0.4, 0.5)[0]
                 drawing.glow(
@@ -229,14 +231,12 @@ class HairPainter:
         paint_bow(drawing, self.frame, centre, colour, size, depth=0.0, part="accessories")
 
     def paint_rim(self, drawing: Drawing, colour: Colour) -> None:
-        """A thin bright edge on the silhouette on the side away from the main light."""
-        shapes = [self.cap]
-        shift = self.frame.px(0.05) * (-1.0 if self.light.side < 0 else 1.0)
-        with (
-            drawing.clipped(shapes),
-            drawing.clipped([moved(self.cap, shift, self.frame.px(0.02))], inverse=True),
-        ):
-            drawing.fill(self.cap, mix(colour, lighten(self.hair.colour, 0.7), 0.4), None, 0.9)
+        """A thin bright edge inside the silhouette, on the side away from the main light."""
+        outline = self.shapes.cap.outline[: self.shapes.cap.silhouette]
+        edge = section(outline, 0.55, 0.97) if self.light.side < 0 else section(outline, 0.03, 0.45)
+        inside = self.frame.head(edge * 0.955, 0.08, HAIR_FLAT)
+        tone = mix(colour, lighten(self.hair.colour, 0.7), 0.4)
+        drawing.fill(brush(inside, self.frame.line(0.05)), tone, None, 0.9)
 
 
 def paint_bow(
@@ -252,33 +252,22 @@ def paint_bow(
 ) -> None:
     """A ribbon's bow: two loops, two ends, a knot; `size` is half its width in head units."""
 
-    def place(points: Sequence[tuple[float, float]] | Array) -> Array:
-        head = np.asarray(points) * size + centre
+    def place(points: Array) -> Array:
+        head = points * size + centre
         return frame.body(head) if on_body else frame.head(head, depth, HAIR_FLAT)
 
     ink = mix(shade(colour, 0.6), from_hex("#2a1420"), 0.3)
     for side in (-1, 1):
-        end = place(
-            np.array([(0.05, 0.1), (0.55, 1.0), (0.25, 1.05), (0.1, 0.9), (-0.05, 0.3)]) * (side, 1)
-        )
-        drawing.fill(end, shade(colour, 0.18), part)
-        drawing.fill(brush(np.concatenate([end, end[:1]]), frame.line(0.02), "even"), ink, part)
-        loop = spline(
-            np.array([(0.05, 0), (0.55, -0.55), (1.0, -0.5), (0.98, 0.3), (0.6, 0.42)]) * (side, 1),
-            4,
-            closed=True,
-        )
-        shape = place(loop)
-        drawing.fill(shape, colour, part)
-        fold = spline(
-            np.array([(0.12, 0.0), (0.5, -0.12), (0.72, 0.02), (0.5, 0.12)]) * (side, 1),
-            3,
-            closed=True,
-        )
-        drawing.fill(place(fold), shade(colour, 0.3))
-        drawing.fill(
-            brush(np.concatenate([shape, shape[:1]]), frame.line(0.024), "even"), ink, part
-        )
-    knot = place(spline([(-0.2, -0.2), (0.2, -0.2), (0.22, 0.22), (-0.22, 0.22)], 3, closed=True))
-    drawing.fill(knot, lighten(colour, 0.15), part)
-    drawing.fill(brush(np.concatenate([knot, knot[:1]]), frame.line(0.022), "even"), ink, part)
+        end = place(_BOW_END * (side, 1))
+        drawing.piece(end, shade(colour, 0.18), ink, frame.line(0.02), part)
+        drawing.piece(place(_BOW_LOOP * (side, 1)), colour, ink, frame.line(0.024), part)
+        drawing.fill(place(_BOW_FOLD * (side, 1)), shade(colour, 0.3))
+    drawing.piece(place(_BOW_KNOT), lighten(colour, 0.15), ink, frame.line(0.022), part)
+
+
+_BOW_END = np.array([(0.05, 0.1), (0.55, 1.0), (0.25, 1.05), (0.1, 0.9), (-0.05, 0.3)])
+_BOW_LOOP = spline(
+    [(0.05, 0), (0.55, -0.55), (1.0, -0.5), (0.98, 0.3), (0.6, 0.42)], 4, closed=True
+)
+_BOW_FOLD = spline([(0.12, 0.0), (0.5, -0.12), (0.72, 0.02), (0.5, 0.12)], 3, closed=True)
+_BOW_KNOT = spline([(-0.2, -0.2), (0.2, -0.2), (0.22, 0.22), (-0.22, 0.22)], 3, closed=True)

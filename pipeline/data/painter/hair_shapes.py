@@ -42,6 +42,7 @@ class Mass:
 
     outline: Array
     depth: Array
+    silhouette: int  # how many points, from the first, are its outer edge
 
 
 @dataclass
@@ -123,7 +124,7 @@ def _cap(hair: Hair) -> Mass:
         [(0.93, 0.08), (0.86, -0.40), (0.64, -0.76), (0.0, -0.90), (-0.64, -0.76), (-0.86, -0.40),
          (-0.93, 0.08)], 5)  # fmt: skip
     depth = np.concatenate([np.full(len(top), 0.08), 0.50 - 0.32 * hairline[:, 0] ** 2])
-    return Mass(np.concatenate([top, hairline]), depth)
+    return Mass(np.concatenate([top, hairline]), depth, len(top))
 
 
 # --- fringes -------------------------------------------------------------------------------------
@@ -329,7 +330,8 @@ def _dome(hair: Hair, sides: list[tuple[float, float]], bottom: list[tuple[float
     top = spline(np.array([*[(-x, y) for x, y in right[::-1]], (0.0, -1.60 * v), *right]), 6)
     outline = np.concatenate([top, np.array(bottom).reshape(-1, 2)])
     # At the crown it turns with the cap; further down it hangs behind.
-    return Mass(outline, np.interp(outline[:, 1], [-1.6, -0.9, 0.3], [0.07, -0.05, -0.30]))
+    depth = np.interp(outline[:, 1], [-1.6, -0.9, 0.3], [0.07, -0.05, -0.30])
+    return Mass(outline, depth, len(top))
 
 
 def _hanging(
@@ -386,7 +388,7 @@ def _flowing(hair: Hair, rng: np.random.Generator, *, wave: float, spread: float
     locks = _hanging(rng, (-1.14, 1.14, -0.86, 0.86), (0.2, 2.7), 0.46, 1.25, curl)
     return BackHair(
         masses=[_dome(hair, sides, [(0.5, 2.9), (-0.5, 2.9)])],
-        locks=locks + _flyaways(rng, 1.05 + 0.4 * float(rng.random()), 1.5),
+        locks=locks + _flyaways(rng, 1.0 + 0.4 * float(rng.random()), 1.36),
     )
 
 
@@ -493,7 +495,7 @@ def _cap_strands(hair: Hair) -> tuple[Array, ...]:
     part = 0.4 * hair.part * (-1 if hair.mirrored else 1)
     lines = []
     for side in (-1, 1):
-        for reach, low in ((0.98, -0.72), (0.80, -0.92)):
+        for reach, low in ((0.90, -0.80), (0.66, -1.02)):
             knots = [(part + 0.16 * side * reach, -1.50), (side * (0.35 + 0.35 * reach), -1.30),
                      (side * reach, low)]  # fmt: skip
             lines.append(spline(knots, 6))

@@ -30,8 +30,8 @@ _TINTS: tuple[tuple[str, float], ...] = (
     ("#ffffff", 5.0),  # daylight
     ("#fff1dc", 1.5),  # lamp
     ("#ffdcc0", 0.8),  # evening
-    ("#e8edff", 0.9),  # overcast
-    ("#e2dff6", 0.4),  # night
+    ("#f3f6ff", 0.9),  # overcast
+    ("#ebe2f0", 0.4),  # night
 )
 
 

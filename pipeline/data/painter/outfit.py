@@ -72,11 +72,8 @@ def _torso(tailor: _Tailor, colour: Colour, neckline: Array, neck: float, neck_y
     outline = np.concatenate([_shoulders(neck, neck_y), neckline])
     shape = tailor.panel(outline, colour)
     away = tailor.frame.px(0.32 * tailor.light.side)
-    with (
-        tailor.drawing.clipped([shape]),
-        tailor.drawing.clipped([moved(shape, away, -tailor.frame.px(0.08))], inverse=True),
-    ):
-        tailor.drawing.fill(shape, shade(colour, 0.22))
+    with tailor.drawing.clipped([shape]):
+        tailor.drawing.fill_outside(moved(shape, away, -tailor.frame.px(0.08)), shade(colour, 0.22))
     for side in (-1, 1):
         tailor.line(
             spline(

@@ -60,12 +60,19 @@ class Frame:
         self.sin_pitch, self.cos_pitch = float(np.sin(pitch)), float(np.cos(pitch))
 
     @cached_property
-    def _roll(self) -> Array:
-        return _rotation(self.pose.roll)
+    def _head_to_px(self) -> tuple[Array, Array]:
+        """The head's roll and the figure's placement as one affine map p @ matrix + offset."""
+        roll, turn = _rotation(self.pose.roll), _rotation(self.placement.turn)
+        pivot = np.array(NECK_PIVOT)
+        matrix = roll @ turn * self.placement.unit_px
+        offset = (pivot - pivot @ roll) @ turn * self.placement.unit_px + self.placement.centre
+        return matrix, offset
 
     @cached_property
-    def _turn(self) -> Array:
-        return _rotation(self.placement.turn)
+    def _body_to_px(self) -> tuple[Array, Array]:
+        matrix = _rotation(self.placement.turn) * self.placement.unit_px
+        # The body follows the head's yaw a little.
+        return matrix, np.array([0.10 * self.sin_yaw, 0.0]) @ matrix + self.placement.centre
 
     def head(self, points: ArrayLike, depth: float | Array, flatness: float = 1.0) -> Array:
         """Head points (n×2) at `depth` (head units) → px.
@@ -74,31 +81,26 @@ class Frame:
         which stays as wide when the head turns.
         """
         p = np.asarray(points, dtype=np.float64)
-        out = np.empty_like(p)
-        out[:, 0] = p[:, 0] * (1 - (1 - self.cos_yaw) * flatness) + depth * self.sin_yaw
-        out[:, 1] = (
-            PITCH_PIVOT_Y
-            + (p[:, 1] - PITCH_PIVOT_Y) * (1 - (1 - self.cos_pitch) * flatness)
-            - depth * self.sin_pitch
-        )
-        if self.pose.roll:
-            out = (out - NECK_PIVOT) @ self._roll + NECK_PIVOT
-        return self._place(out)
+        keep_x = 1 - (1 - self.cos_yaw) * flatness
+        keep_y = 1 - (1 - self.cos_pitch) * flatness
+        out = p * (keep_x, keep_y)
+        out[:, 0] += depth * self.sin_yaw
+        out[:, 1] -= depth * self.sin_pitch - PITCH_PIVOT_Y * (1 - keep_y)
+        matrix, offset = self._head_to_px
+        placed: Array = out @ matrix
+        placed += offset
+        return placed
 
     def face(self, points: ArrayLike) -> Array:
         """Points drawn on the face's front (n×2, head units) → px."""
         return self.head(points, surface_depth(points))
 
     def body(self, points: ArrayLike) -> Array:
-        """Points of neck and torso (n×2, head units) → px; the body follows the head little."""
-        p = np.asarray(points, dtype=np.float64).copy()
-        p[:, 0] += 0.10 * self.sin_yaw
-        return self._place(p)
-
-    def _place(self, points: Array) -> Array:
-        if self.placement.turn:
-            points = points @ self._turn
-        return points * self.placement.unit_px + self.placement.centre
+        """Points of neck and torso (n×2, head units) → px."""
+        matrix, offset = self._body_to_px
+        placed: Array = np.asarray(points, dtype=np.float64) @ matrix
+        placed += offset
+        return placed
 
     def px(self, length: float) -> float:
         """A length in head units → px (line widths)."""
