@@ -43,6 +43,8 @@ class Stage:
     # Config keys (dotted) whose values may hold any signs; like the paths in `sources` they are
     # taken from the command line as they are, without Hydra's grammar.
     free_text: tuple[str, ...] = ()
+    # What it does, for the help.
+    summary: str = ""
 
     def config_class(self) -> type:
         """The stage's config dataclass."""
@@ -75,6 +77,7 @@ GROUPS: tuple[Group, ...] = (
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="preprocess",
+        summary="drawings -> dataset: faces found, levelled, cropped, resized",
         version=1,
         produces="dataset",
         config="pipeline.data.config:PreprocessConfig",
@@ -84,6 +87,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="train",
+        summary="dataset -> model: StyleGAN2 or 3, from scratch or from another model",
         version=1,
         produces="model",
         config="pipeline.train.config:TrainConfig",
@@ -93,6 +97,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="invert",
+        summary="model + uploaded picture -> inversion: its latent, and a model tuned to it",
         version=1,
         produces="inversion",
         config="pipeline.invert.config:InvertConfig",
@@ -103,6 +108,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="edit",
+        summary="inversion + points -> edit: the dragged face, back in its picture",
         version=1,
         produces="edit",
         config="pipeline.edit.config:EditConfig",
@@ -114,6 +120,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="report",
+        summary="all of these -> report: one HTML page",
         version=1,
         produces="report",
         config="pipeline.evaluate.config:ReportConfig",

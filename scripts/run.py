@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pipeline.artifacts.store import Store
-from pipeline.console import complain
+from pipeline.console import complain, say
 from pipeline.errors import AnimedragError
 from pipeline.runner import first_line, run_stage
 from pipeline.settings import (
@@ -52,6 +52,10 @@ def main(
     """Run the command line; returns the exit code."""
     # Hydra would print a traceback, or its own words, and exit by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        # Hydra's own help takes seconds, for it searches every group of every plugin.
+        say(help_text(stages, groups, conf))
+        return 0
     sys.argv[1:] = quoted(sys.argv[1:], stages)
     schema: Any = None
     failure: list[AnimedragError] = []
@@ -95,6 +99,34 @@ def main(
         complain(_unforeseen(error))
         return 1
     return 0
+
+
+def help_text(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: Path) -> str:
+    """What can be run and chosen, and where the settings are to be seen."""
+    choices = [*(group.name for group in groups), "experiment"]
+    lines = [
+        "Run stages: python -m scripts.run stage=NAME [key=value ...]",
+        "  python -m scripts.run stage=train character=ganyu network=stylegan3-t train.kimg=100",
+        "",
+        "Stages:",
+        *(f"  {stage.name:<12} {stage.summary}" for stage in stages),
+        "",
+        "Choices:",
+    ]
+    for name in choices:
+        options = sorted(path.stem for path in (conf / name).glob("*.yaml"))
+        lines.append(f"  {name + '=':<12} {', '.join(options) or 'none yet'}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Every stage's settings have its name in front: train.kimg=100.",
+            "  --cfg job               print all settings and run nothing (-p train: of one stage)",
+            "  --multirun              run every combination of values given with commas",
+            "  hydra/launcher=...      spread them: processes (this machine), slurm (a cluster)",
+            "  --hydra-help            Hydra's own flags",
+        ]
+    )
 
 
 def quoted(arguments: list[str], stages: tuple[Stage, ...] = STAGES) -> list[str]:
