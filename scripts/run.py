@@ -52,10 +52,6 @@ def main(
     """Run the command line; returns the exit code."""
     # Hydra would print a traceback, or its own words, and exit by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        # Hydra's own help takes seconds, for it searches every group of every plugin.
-        say(help_text(stages, groups, conf))
-        return 0
     sys.argv[1:] = quoted(sys.argv[1:], stages)
     schema: Any = None
     failure: list[AnimedragError] = []
@@ -74,6 +70,10 @@ def main(
             raise
 
     try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            # Hydra's own help takes seconds, for it searches every group of every plugin.
+            say(help_text(stages, groups, conf))
+            return 0
         register(stages, groups)
         schema = root_schema(stages, groups)
         hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(
