@@ -187,10 +187,13 @@ class Drawing:
         for path, paint, part in self._operations:
             if paint is not None:
                 if part in values:
-                    flat = skia.Paint(paint)
-                    flat.setAntiAlias(False)
-                    flat.setShader(None)
-                    flat.setColor(0xFF000000 | (values[part] << 16))
+                    flat = skia.Paint(
+                        AntiAlias=False,
+                        Color=0xFF000000 | (values[part] << 16),
+                        Style=paint.getStyle(),
+                        StrokeWidth=paint.getStrokeWidth(),
+                        StrokeJoin=skia.Paint.kRound_Join,
+                    )
                     canvas.drawPath(path, flat)
             elif path is not None:
                 canvas.save()

@@ -29,9 +29,9 @@ class Light:
 _TINTS: tuple[tuple[str, float], ...] = (
     ("#ffffff", 5.0),  # daylight
     ("#fff1dc", 1.5),  # lamp
-    ("#ffdcc0", 0.8),  # evening
+    ("#ffe2cc", 0.8),  # evening
     ("#f3f6ff", 0.9),  # overcast
-    ("#ebe2f0", 0.4),  # night
+    ("#f0e9ea", 0.4),  # night
 )
 
 

@@ -50,7 +50,7 @@ def random_setting(rng: np.random.Generator) -> tuple[Light, Background]:
     """A light and a background that suit each other: night pictures are lit by night."""
     light, background = random_light(rng), random_background(rng)
     if background.kind == "night":
-        light = replace(light, tint=(0.90, 0.86, 0.93))
+        light = replace(light, tint=(0.90, 0.87, 0.89))
     return light, background
 
 
