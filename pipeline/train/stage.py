@@ -45,6 +45,7 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
 
     Goes on from the newest state in `out`, if an earlier run was cut off. Returns metrics.
     """
+    out.mkdir(parents=True, exist_ok=True)
     device = choose_device(config.device)
     dataset = Dataset(inputs["dataset"])
     images = TrainingImages(

@@ -1,0 +1,289 @@
+"""The train stage as it really runs: a tiny dataset, tiny networks, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from pipeline.errors import ConfigError, DataError, TrainingError
+from pipeline.models import checkpoint
+from pipeline.train import loss, stage
+from pipeline.train.recipe import magnitude_ema_beta
+from tests.train_tiny import make_config, make_dataset
+
+# What differs between two equal runs: clock and memory.
+UNSTEADY = {"seconds", "seconds_per_kimg", "eta_seconds", "memory_mb"}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+def start(root: Path, changes: dict, dataset: Path, out: Path) -> subprocess.Popen[str]:
+    config = out.with_suffix(".json")
+    config.write_text(json.dumps(changes))
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.train_tiny", str(config), str(dataset), str(out)],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_state(process: subprocess.Popen[str], out: Path, newer_than: int = -1) -> None:
+    """Until a state of more than so many images lies there (or the process has ended)."""
+    while process.poll() is None:
+        names = [path.stem for path in (out / "training_state").glob("*.safetensors")]
+        if any(int(name) > newer_than for name in names):
+            return
+        time.sleep(0.005)
+
+
+def newest(out: Path) -> int:
+    return max(int(path.stem) for path in (out / "training_state").glob("*.safetensors"))
+
+
+def read_stats(out: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in line if key not in UNSTEADY} for line in lines]
+
+
+def numbers_of(path: Path) -> dict[str, float]:
+    with safe_open(path, "pt") as file:
+        numbers = json.loads(file.metadata()["state"])
+    return {key: numbers[key] for key in numbers if key not in UNSTEADY}
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    files = sorted(str(path.relative_to(one)) for path in one.rglob("*.safetensors"))
+    assert files == sorted(str(path.relative_to(other)) for path in other.rglob("*.safetensors"))
+    for name in files:
+        first, second = load_file(one / name), load_file(other / name)
+        assert first.keys() == second.keys()
+        for key in first:
+            assert torch.equal(first[key], second[key]), f"{name}: {key}"
+    for state in (one / "training_state").iterdir():
+        assert numbers_of(state) == numbers_of(other / "training_state" / state.name)
+    assert read_stats(one) == read_stats(other)
+    grids = sorted(path.name for path in (one / "samples").iterdir())
+    assert grids == sorted(path.name for path in (other / "samples").iterdir())
+    for name in grids:
+        assert (one / "samples" / name).read_bytes() == (other / "samples" / name).read_bytes()
+
+
+def test_resume_equals_uninterrupted_bit_for_bit(root, dataset, tmp_path):
+    """2000 images straight, against SIGTERM and two kill -9 at random moments, and resumed."""
+    changes = {
+        "kimg": 2.0,
+        "batch": 20,
+        "log_kimg": 0.1,
+        "snapshot_kimg": 0.06,
+        "keep_training_state": True,
+    }
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    reference = start(root, changes, dataset, straight)
+    told, complaint = reference.communicate()
+    assert reference.returncode == 0, told + complaint
+
+    first = start(root, changes, dataset, broken)
+    wait_for_state(first, broken)
+    first.send_signal(signal.SIGTERM)
+    told, complaint = first.communicate()
+    assert first.returncode == 130, told + complaint
+    assert "run the same command again" in told
+    stopped_at = newest(broken)
+    assert 0 < stopped_at < 2000
+
+    for _ in range(2):
+        process = start(root, changes, dataset, broken)
+        wait_for_state(process, broken, newer_than=newest(broken))
+        delay = random.SystemRandom().uniform(0, 0.7)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        assert newest(broken) > stopped_at
+
+    last = start(root, changes, dataset, broken)
+    told, complaint = last.communicate()
+    assert last.returncode == 0, told + complaint
+    assert "going on from" in told
+    assert json.loads(told.splitlines()[-1])["images_seen"] == 2000
+    assert_equal_runs(straight, broken)
+    assert not list(broken.rglob("*.unfinished"))
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run's model."""
+    out = tmp_path_factory.mktemp("trained")
+    stage.run(make_config(), {"dataset": dataset}, out)
+    return out
+
+
+def test_the_model_is_complete(trained):
+    networks = checkpoint.load(trained, ("G", "D", "G_ema"))
+    images = networks["G_ema"](torch.randn(2, 8), torch.zeros(2, 0))
+    assert images.shape == (2, 3, 16, 16)
+    assert not (trained / "training_state").exists()
+    assert sorted(path.name for path in (trained / "samples").iterdir()) == [
+        "000000000.png",
+        "000000080.png",
+        "000000160.png",
+        "000000240.png",
+    ]
+    assert [line["images_seen"] for line in read_stats(trained)] == [80, 160, 240]
+    last = read_stats(trained)[-1]
+    assert {"loss_G", "loss_D", "sign_real", "grad_norm_Gmain", "augment_p"} <= last.keys()
+    assert list((trained / "tensorboard").iterdir())
+
+
+def test_training_moves_weights_and_averages(trained):
+    networks = checkpoint.load(trained, ("G", "G_ema"))
+    generator, averaged = networks["G"].state_dict(), networks["G_ema"].state_dict()
+    assert not torch.equal(
+        generator["synthesis.b16.conv1.weight"], averaged["synthesis.b16.conv1.weight"]
+    )
+    assert generator["mapping.w_avg"].abs().max() > 0
+    assert torch.equal(generator["mapping.w_avg"], averaged["mapping.w_avg"])
+
+
+def test_not_a_number_stops_and_names_the_last_good_state(dataset, tmp_path, monkeypatch):
+    calls = 0
+
+    def poisoned(logits: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        good = torch.nn.functional.softplus(-logits)
+        return good * float("nan") if calls == 15 else good
+
+    monkeypatch.setattr(loss, "generator_loss", poisoned)
+    with pytest.raises(TrainingError) as caught:
+        stage.run(make_config(), {"dataset": dataset}, tmp_path)
+    # 14 iterations of 8 images were good; the last state before them is after 80 images.
+    state = tmp_path / "training_state" / "000000080.safetensors"
+    assert str(state) in str(caught.value)
+    assert "loss_G" in str(caught.value)
+    assert all(torch.isfinite(value).all() for value in load_file(state).values())
+
+    monkeypatch.undo()
+    metrics = stage.run(make_config(), {"dataset": dataset}, tmp_path)
+    assert metrics["images_seen"] == 240
+    assert [line["images_seen"] for line in read_stats(tmp_path)] == [80, 160, 240]
+
+
+def test_a_damaged_newest_state_falls_back_to_the_one_before(dataset, trained, tmp_path, capsys):
+    calls = 0
+
+    def stop_soon() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > 25
+
+    config = make_config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "catch_stop", lambda: _Context(stop_soon))
+        with pytest.raises(Exception, match="run the same command again"):
+            stage.run(config, {"dataset": dataset}, tmp_path)
+    newest_state = max((tmp_path / "training_state").iterdir())
+    newest_state.write_bytes(newest_state.read_bytes()[:-1000])
+    stage.run(config, {"dataset": dataset}, tmp_path)
+    assert "trying the state before it" in capsys.readouterr().err
+    for name in ("G", "D", "G_ema"):
+        ours = load_file(tmp_path / f"{name}.safetensors")
+        theirs = load_file(trained / f"{name}.safetensors")
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+
+
+class _Context:
+    """A context manager that gives out one value."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __enter__(self) -> object:
+        return self.value
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def test_freeze_d_keeps_the_first_layers_of_the_base_model(dataset, trained, tmp_path):
+    config = make_config(kimg=0.08, resume_from="model/tiny", freeze_d=4)
+    stage.run(config, {"dataset": dataset, "resume_from": trained}, tmp_path)
+    before, after = (load_file(folder / "D.safetensors") for folder in (trained, tmp_path))
+    # From the image on: b16's fromrgb, conv0, conv1, skip.
+    for name, value in before.items():
+        is_weight = name.endswith((".weight", ".bias"))
+        assert torch.equal(value, after[name]) == (name.startswith("b16.") or not is_weight), name
+
+
+def test_too_many_frozen_layers(dataset, trained, tmp_path):
+    config = make_config(resume_from="model/tiny", freeze_d=100)
+    with pytest.raises(ConfigError, match=r"train\.freeze_d=100 .* use at most"):
+        stage.run(config, {"dataset": dataset, "resume_from": trained}, tmp_path)
+
+
+def test_a_base_of_another_size_is_refused(dataset, tmp_path):
+    base, other = tmp_path / "base", tmp_path / "other"
+    generator, discriminator = stage.build(make_config().network, 32, 3, 0)
+    checkpoint.save(base, {"G": generator, "D": discriminator, "G_ema": generator})
+    with pytest.raises(DataError, match="16x16.*32x32"):
+        stage.run(
+            make_config(resume_from="model/other"),
+            {"dataset": dataset, "resume_from": base},
+            other,
+        )
+
+
+def test_labels_are_learned_where_asked(tmp_path):
+    dataset = make_dataset(tmp_path / "labelled", labels=True)
+    config = make_config(kimg=0.04, conditional=True)
+    stage.run(config, {"dataset": dataset}, tmp_path / "out")
+    generator = checkpoint.load(tmp_path / "out")["G_ema"]
+    z = torch.randn(1, 8).expand(2, 8)
+    first, second = generator(z, torch.eye(2), noise_mode="const")
+    assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("architecture", ["stylegan3-t", "stylegan3-r"])
+def test_stylegan3_trains(dataset, tmp_path, architecture):
+    network = {"architecture": architecture, "synthesis_layers": 4, "margin_size": 4}
+    config = make_config(
+        kimg=0.024,
+        network=network,
+        augment={"mode": "none"},
+        snapshot_kimg=1,
+        blur_sigma=2.0,
+    )
+    stage.run(config, {"dataset": dataset}, tmp_path)
+    line = read_stats(tmp_path)[-1]
+    assert "loss_path_length" not in line
+    assert line["augment_p"] == 0
+    generator = load_file(tmp_path / "G.safetensors")
+    magnitudes = [value for name, value in generator.items() if name.endswith("magnitude_ema")]
+    assert magnitudes
+    assert all(0 < abs(float(value) - 1) < 0.01 for value in magnitudes)
+    # Three updates with the half-life of 20 thousand images.
+    assert magnitude_ema_beta(8) == pytest.approx(0.5 ** (8 / 20000))
+
+
+def test_microbatches_train_too(dataset, tmp_path):
+    config = make_config(kimg=0.04, microbatch=4)
+    metrics = stage.run(config, {"dataset": dataset}, tmp_path)
+    assert metrics["images_seen"] == 40
+    with pytest.raises(ConfigError, match="microbatch=5 must divide batch=8"):
+        stage.run(make_config(microbatch=5), {"dataset": dataset}, tmp_path / "refused")
