@@ -1,0 +1,592 @@
+"""Anime faces in pictures: find them, measure them, frame them for a crop.
+
+One call, `FaceFinder.find`, runs a chain of detectors and says which one each face rests on; one
+rule, `Framing`, turns a face into the same crop everywhere (preprocess and the artist's upload).
+Knows nothing about files, datasets or networks.
+
+How a face is believed: detectors propose places; animeface then looks at each place again in a few
+levelled close-ups (other sizes, mirrored, turned a little). True faces are found in nearly every
+close-up, chance resemblances in few. The parts seen in those views are pooled by their medians,
+which makes them about four times steadier than a single detection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline.data import nvxs
+from pipeline.data.align import CropTransform, crop
+from pipeline.data.detectors import (
+    ANIMEFACE_EYES,
+    SCAN_ENLARGEMENT,
+    AnimefaceDetector,
+    CascadeDetector,
+    Detector,
+    DetectorMissing,
+    MediapipeDetector,
+    Proposal,
+    box_center,
+    same_face,
+    scan_sizes,
+)
+from pipeline.errors import DataError, check_choice, check_range
+
+_D = TypeVar("_D", bound=Detector)
+
+DETECTORS = ("animeface", "mediapipe", "cascade")
+# The mark of a crop that rests on no face at all.
+WHOLE = "whole"
+
+PART_NAMES = ("left_eye", "right_eye", "nose", "mouth", "chin")  # left in the image
+# Close-ups: (size in px, mirrored, turned by degrees). The face is 1 / VIEW_WIDTHS of the size,
+# which is 73 to 95 px: where animeface is at its best.
+VIEWS = ((176, False, -7.0), (192, True, 7.0), (160, True, -3.0), (208, False, 3.0))
+VIEW_WIDTHS = 2.2
+# In a close-up the face's size is known; windows smaller than this share of it are not searched.
+VIEW_MIN_WINDOW = 0.65
+# Medians over 33 drawings, in widths of animeface's box: eye to eye, eyes to mouth, eyes to chin.
+EYE_DISTANCE, EYES_TO_MOUTH, EYES_TO_CHIN = 0.522, 0.354, 0.524
+# Mean likelihood over the views from which animeface is believed: alone, and where mediapipe
+# (its own mean score from MEDIAPIPE_SUPPORT) sees a face in the same place. Chance finds that
+# were looked at reached 0.70, true frontal faces stayed above 0.8.
+BELIEVED, BELIEVED_SUPPORTED = 0.75, 0.3
+MEDIAPIPE_SUPPORT, MEDIAPIPE_ALONE = 0.42, 0.5
+# From here on no further scan is made when one face is wanted.
+CERTAIN = 0.9
+# Turned pictures offer many more chances of a false find; there both detectors must agree.
+TURNED_ALONE, TURNED_SUPPORT = 0.97, 0.4
+# Mediapipe's close-ups of a candidate: sides in face widths, size in px.
+SUPPORT_WIDTHS, SUPPORT_SIZE = (2.0, 3.0), 192
+# A weak find of mediapipe's counts if its close-ups are this convincing.
+SUPPORT_ALONE = 0.65
+# Looking more often at one place that does not convince is no use.
+MAX_LOOKS_AT_ONE = 2
+# Places that are looked at closely in one picture when one face is wanted; more is a crowd, or a
+# pattern that resembles faces, and only costs time.
+MAX_CLOSE_LOOKS = 12
+# Scan sizes for turned pictures, tried only where nothing was found upright.
+TURNED_SCANS = (224, 384)
+# A roll is trusted when the views agree about it this well, and it fits the eyes-to-chin line.
+ROLL_SPREAD_DEGREES = 6.0
+ROLL_SKEW_DEGREES = 25.0
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a picture; all coordinates are the picture's continuous pixels."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1; cheeks to cheeks, forehead to chin
+    score: float  # 0 to 1
+    detector: str  # on which detector it rests: animeface, mediapipe, cascade or whole
+    eyes: tuple[float, float]  # midpoint of the eyes
+    width: float  # robust size: several measures in widths of animeface's box
+    roll_degrees: float = 0.0  # clockwise; 0 where it could not be measured reliably
+    parts: dict[str, tuple[float, float]] | None = None  # centres by PART_NAMES
+    landmarks: np.ndarray | None = field(default=None, compare=False)  # 28 x 2, where known
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, rounded to hundredths of a pixel."""
+        parts = None
+        if self.parts is not None:
+            parts = {name: _rounded(point) for name, point in self.parts.items()}
+        landmarks = None if self.landmarks is None else [_rounded(p) for p in self.landmarks]
+        return {
+            "detector": self.detector,
+            "score": round(self.score, 4),
+            "box": _rounded(self.box),
+            "eyes": _rounded(self.eyes),
+            "face_width": round(self.width, 2),
+            "roll_degrees": round(self.roll_degrees, 3),
+            "parts": parts,
+            "landmarks": landmarks,
+        }
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How much of a picture belongs to a face: the same for training images and uploads."""
+
+    # Side of the crop in face widths. 2.1 shows hair and chin, as sets of anime faces do.
+    face_widths: float = 2.1
+    # Height of the eyes' midpoint, as a share of the crop from its top; across, it is centred.
+    eye_height: float = 0.52
+
+    def __post_init__(self) -> None:
+        check_range("framing.face_widths", self.face_widths, 0.8, 6.0)
+        check_range("framing.eye_height", self.eye_height, 0.1, 0.9)
+
+    def transform(self, face: Face) -> CropTransform:
+        """The square crop that puts the face's eyes where they belong, level."""
+        side = self.face_widths * face.width
+        # From the eyes to the crop's centre, in the turned frame.
+        offset = (0.5 - self.eye_height) * side
+        roll = np.radians(face.roll_degrees)
+        return CropTransform.square(
+            float(face.eyes[0] - np.sin(roll) * offset),
+            float(face.eyes[1] + np.cos(roll) * offset),
+            side,
+            face.roll_degrees,
+        )
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A picture's face, cropped."""
+
+    image: np.ndarray  # resolution x resolution x 3 uint8
+    transform: CropTransform
+    face: Face
+
+
+@dataclass
+class _Evidence:
+    """What is known of one candidate: where it is, and who says so."""
+
+    proposal: Proposal
+    roll: float = 0.0
+    views: float = 0.0  # animeface's mean likelihood over the close-ups
+    mediapipe: float = 0.0
+    close_up: float = 0.0  # mediapipe's mean score over its own close-ups
+    looks: int = 0
+    measured: Face | None = None
+
+    @property
+    def score(self) -> float:
+        return 1.0 - (1.0 - self.views) * (1.0 - self.mediapipe)
+
+    def believed(self) -> bool:
+        supported = self.mediapipe >= MEDIAPIPE_SUPPORT and self.views >= BELIEVED_SUPPORTED
+        return self.views >= BELIEVED or supported
+
+    def seen_by_mediapipe(self) -> bool:
+        weak = self.mediapipe >= MEDIAPIPE_SUPPORT and self.close_up >= SUPPORT_ALONE
+        return self.mediapipe >= MEDIAPIPE_ALONE or weak
+
+    def face(self) -> Face:
+        """The measured face; from the proposal alone where there is nothing better."""
+        if self.measured is None:
+            score = (self.mediapipe + self.close_up) / 2
+            return _unmeasured_face(self.proposal, score or self.proposal.score)
+        return self.measured
+
+
+class FaceFinder:
+    """The chain of detectors. Use as a context manager, or call `close`.
+
+    Args:
+        detectors: which to use, by name, best first (see `DETECTORS`). Those that cannot run on
+            this machine are left out; `missing` says why.
+        roll_search_degrees: where no upright face is found, faces turned up to this far (in steps
+            of 30 degrees, both ways) are looked for.
+
+    Attributes:
+        missing: one sentence a detector that cannot be used, by name.
+    """
+
+    def __init__(
+        self, detectors: Sequence[str] = DETECTORS, roll_search_degrees: float = 60.0
+    ) -> None:
+        for name in detectors:
+            check_choice("detectors", name, DETECTORS)
+        self.roll_search_degrees = roll_search_degrees
+        self.missing: dict[str, str] = {}
+        self._animeface = self._start(AnimefaceDetector, detectors)
+        self._mediapipe = self._start(MediapipeDetector, detectors)
+        # On drawings the cascade is more often wrong than right: only where nothing better runs.
+        alone = self._animeface is None and self._mediapipe is None
+        self._cascade = self._start(CascadeDetector, detectors) if alone else None
+
+    def find(self, image: np.ndarray, every: bool = False) -> list[Face]:
+        """Faces in a picture (H x W x 3 uint8 RGB), best first; empty if there are none.
+
+        Args:
+            image: the picture.
+            every: look for all faces (slower); otherwise the search ends once one is certain.
+
+        Faces are ordered by size times score, so that the main person of a picture comes first.
+        """
+        picture = _Picture(image)
+        evidence = self._from_mediapipe(picture)
+        if self._animeface is not None:
+            if every or not _certain(evidence):
+                self._scan(picture, evidence, every)
+            if not any(one.believed() or one.seen_by_mediapipe() for one in evidence):
+                self._scan_turned(picture, evidence)
+        believed = [one for one in evidence if one.believed()]
+        if not believed:  # nothing that animeface confirms: mediapipe's word, then the cascade's
+            believed = [one for one in evidence if one.mediapipe >= MEDIAPIPE_ALONE]
+        elif every:
+            believed += [
+                one for one in evidence if one.mediapipe >= MEDIAPIPE_ALONE and not one.believed()
+            ]
+        if not believed and self._cascade is not None:
+            believed = [_Evidence(proposal) for proposal in self._cascade.propose(image)]
+        faces = _distinct([one.face() for one in believed])
+        return sorted(faces, key=lambda face: -face.width * face.score)
+
+    def close(self) -> None:
+        """Release the detectors."""
+        for detector in (self._animeface, self._mediapipe, self._cascade):
+            if detector is not None:
+                detector.close()
+
+    def __enter__(self) -> FaceFinder:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _start(self, kind: type[_D], names: Sequence[str]) -> _D | None:
+        if kind.name not in names:
+            return None
+        try:
+            return kind()
+        except DetectorMissing as reason:
+            self.missing[kind.name] = f"The face detector {kind.name} is not used: {reason}."
+            return None
+
+    def _from_mediapipe(self, picture: _Picture) -> list[_Evidence]:
+        if self._mediapipe is None:
+            return []
+        evidence = [
+            _Evidence(proposal, mediapipe=proposal.score)
+            for proposal in self._mediapipe.propose(picture.image)
+        ]
+        for one in evidence:
+            if one.mediapipe >= MEDIAPIPE_SUPPORT:
+                self._look_closer(picture, one)
+                if not one.believed():
+                    place = one.proposal
+                    one.close_up = self._support(
+                        picture, (place.eyes_x, place.eyes_y), place.face_width, 0.0
+                    )
+        return evidence
+
+    def _scan(self, picture: _Picture, evidence: list[_Evidence], every: bool) -> None:
+        """Add what animeface finds at its scan sizes, coarse to fine."""
+        assert self._animeface is not None
+        for size in scan_sizes(picture.image):
+            found = self._animeface.scan(picture.image, size)
+            for proposal in sorted(found, key=lambda one: -one.score):
+                known = next((o for o in evidence if same_face(o.proposal, proposal)), None)
+                if known is None:
+                    known = _Evidence(proposal)
+                    evidence.append(known)
+                elif known.believed() or known.looks >= MAX_LOOKS_AT_ONE:
+                    continue
+                else:  # a second look, from a better place
+                    known.proposal = proposal
+                self._look_closer(picture, known)
+            crowd = sum(one.views > 0 for one in evidence) > MAX_CLOSE_LOOKS
+            if not every and (_certain(evidence) or crowd):
+                return
+
+    def _scan_turned(self, picture: _Picture, evidence: list[_Evidence]) -> None:
+        """Look for faces that lean too far to be found upright."""
+        assert self._animeface is not None
+        height, width = picture.image.shape[:2]
+        angles = np.arange(30.0, self.roll_search_degrees + 0.1, 30.0)
+        for roll in [float(sign * angle) for angle in angles for sign in (1, -1)]:
+            # The square that holds the turned picture whole.
+            frame = CropTransform.square(
+                width / 2, height / 2, float(np.hypot(width, height)), roll
+            )
+            for size in TURNED_SCANS:
+                if size > SCAN_ENLARGEMENT * frame.width:
+                    continue
+                for found in self._animeface.scan(picture.crop(frame, size), size):
+                    eyes = frame.inverse(np.array([found.eyes_x, found.eyes_y]), size)
+                    face_width = found.face_width * frame.width / size
+                    candidate = replace(
+                        found, eyes_x=float(eyes[0]), eyes_y=float(eyes[1]), face_width=face_width
+                    )
+                    one = _Evidence(candidate, roll=roll)
+                    if found.score > 0.8 and 0 < eyes[0] < width and 0 < eyes[1] < height:
+                        self._look_closer(picture, one)
+                        if self._holds_turned(one):
+                            evidence.append(one)
+                            return
+
+    def _holds_turned(self, one: _Evidence) -> bool:
+        if self._mediapipe is None:
+            return one.views >= TURNED_ALONE
+        return one.views >= CERTAIN and one.mediapipe >= TURNED_SUPPORT
+
+    def _support(
+        self, picture: _Picture, eyes: tuple[float, float], face_width: float, roll: float
+    ) -> float:
+        """Mediapipe's mean score for this very place, over levelled close-ups."""
+        if self._mediapipe is None:
+            return 0.0
+        total = 0.0
+        for widths in SUPPORT_WIDTHS:
+            frame = CropTransform.square(*eyes, widths * face_width, roll)
+            close_up = picture.crop(frame, SUPPORT_SIZE)
+            half = SUPPORT_SIZE / 2
+            middle = Proposal(half, half, SUPPORT_SIZE / widths, 0.0, MediapipeDetector.name)
+            for seen in (close_up, np.ascontiguousarray(close_up[:, ::-1])):
+                scores = [one.score for one in self._mediapipe.scan(seen) if same_face(one, middle)]
+                total += max(scores, default=0.0)
+        return total / (2 * len(SUPPORT_WIDTHS))
+
+    def _look_closer(self, picture: _Picture, one: _Evidence) -> None:
+        """Fill in `views` and `measured` of a candidate from close-ups of it."""
+        if self._animeface is None:
+            return
+        one.looks += 1
+        sights: list[_Sight] = []
+        place, roll = one.proposal, one.roll
+        for count, view in enumerate(VIEWS):
+            if count == 2:
+                if not sights:  # two misses: not worth two more
+                    break
+                # Centre the remaining views on what the first ones saw.
+                seen = _pool(sights)
+                place = Proposal(seen.eyes[0], seen.eyes[1], seen.width, seen.score, "animeface")
+                roll = seen.roll_degrees if seen.roll_degrees else roll
+            sight = _look(self._animeface.library, picture, place, roll, view)
+            if sight is not None:
+                sights.append(sight)
+        views = sum(sight.likelihood for sight in sights) / len(VIEWS)
+        if views < one.views or not sights:
+            return
+        one.views = views
+        pooled = _pool(sights, fallback_roll=one.roll)
+        doubtful = views < BELIEVED or one.roll != 0.0
+        if doubtful and views >= BELIEVED_SUPPORTED and one.mediapipe < MEDIAPIPE_SUPPORT:
+            one.mediapipe = self._support(picture, pooled.eyes, pooled.width, pooled.roll_degrees)
+        if one.believed():
+            one.measured = replace(pooled, score=one.score)
+
+
+class _Picture:
+    """A picture with smaller copies of itself, from which close-ups are cut quickly.
+
+    For looking only: these crops are bilinear; what is kept is cut by `pipeline.data.align.crop`.
+    """
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+        self._levels = [image]  # each half the size of the one before
+
+    def crop(self, frame: CropTransform, size: int) -> np.ndarray:
+        """The frame at size x size px."""
+        level = max(0, round(np.log2(frame.width / size) - 0.2))
+        while len(self._levels) <= level:
+            half = Image.fromarray(self._levels[-1]).reduce(2)
+            self._levels.append(np.asarray(half))
+        frame = frame.scaled(0.5**level)
+        corners = frame.inverse(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])) - 0.5
+        target = np.array([[0, 0], [size, 0], [0, size]]) - 0.5
+        matrix = cv2.getAffineTransform(target.astype(np.float32), corners.astype(np.float32))
+        return cv2.warpAffine(
+            self._levels[level],
+            matrix,
+            (size, size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """One detection in one close-up, in the picture's pixels."""
+
+    likelihood: float
+    parts: np.ndarray  # 5 x 2 in the order of PART_NAMES
+    center: np.ndarray  # of the face's box
+    box_width: float
+
+
+def _look(
+    library: nvxs.Nvxs,
+    picture: _Picture,
+    place: Proposal,
+    roll: float,
+    view: tuple[int, bool, float],
+) -> _Sight | None:
+    """Detect in one close-up of a place; None if no face of about the expected size is there."""
+    size, mirrored, turn = view
+    side = VIEW_WIDTHS * place.face_width
+    frame = CropTransform.square(place.eyes_x, place.eyes_y, side, roll + turn)
+    close_up = picture.crop(frame, size)
+    if mirrored:
+        close_up = np.ascontiguousarray(close_up[:, ::-1])
+    expected = size / VIEW_WIDTHS
+    found = library.detect(close_up, VIEW_MIN_WINDOW * expected)
+    near = [face for face in found if _is_expected(face, size, expected)]
+    if not near:
+        return None
+    best = max(near, key=lambda face: face.likelihood)
+    parts = np.array(
+        [
+            box_center(best.left_eye),
+            box_center(best.right_eye),
+            best.nose,
+            box_center(best.mouth),
+            best.chin,
+        ]
+    )
+    center = np.array(box_center(best.face))
+    if mirrored:
+        parts[:, 0], center[0] = size - parts[:, 0], size - center[0]
+        parts[[0, 1]] = parts[[1, 0]]
+    return _Sight(
+        likelihood=float(best.likelihood),
+        parts=frame.inverse(parts, size),
+        center=frame.inverse(center, size),
+        box_width=(best.face[2] - best.face[0]) * side / size,
+    )
+
+
+def _is_expected(face: nvxs.RawFace, size: int, expected: float) -> bool:
+    eyes = np.array([box_center(face.left_eye), box_center(face.right_eye)]).mean(axis=0)
+    width = face.face[2] - face.face[0]
+    return bool(np.abs(eyes - size / 2).max() < 0.5 * expected and width < 1.7 * expected)
+
+
+def _pool(sights: list[_Sight], fallback_roll: float = 0.0) -> Face:
+    """One face from several sights of it: medians of all that was measured."""
+    parts = np.median([sight.parts for sight in sights], axis=0)
+    center = np.median([sight.center for sight in sights], axis=0)
+    box_width = float(np.median([sight.box_width for sight in sights]))
+    eyes = parts[:2].mean(axis=0)
+    # The box grows in steps of a tenth and eyes draw together in a side view; the median of four
+    # measures follows neither.
+    width = float(
+        np.median(
+            [
+                box_width,
+                np.linalg.norm(parts[1] - parts[0]) / EYE_DISTANCE,
+                np.linalg.norm(parts[3] - eyes) / EYES_TO_MOUTH,
+                np.linalg.norm(parts[4] - eyes) / EYES_TO_CHIN,
+            ]
+        )
+    )
+    roll = _roll(sights, parts)
+    return Face(
+        box=_box(center, box_width),
+        score=float(np.mean([sight.likelihood for sight in sights])),
+        detector="animeface",
+        eyes=(float(eyes[0]), float(eyes[1])),
+        width=width,
+        roll_degrees=fallback_roll if roll is None else roll,
+        parts={name: (float(x), float(y)) for name, (x, y) in zip(PART_NAMES, parts, strict=True)},
+    )
+
+
+def _roll(sights: list[_Sight], parts: np.ndarray) -> float | None:
+    """Angle of the eye line in degrees, or None where the sights do not agree about it."""
+    lines = np.array([sight.parts[1] - sight.parts[0] for sight in sights])
+    angles = np.degrees(np.arctan2(lines[:, 1], lines[:, 0]))
+    middle = _angle(parts[1] - parts[0])
+    spread = np.sqrt(np.mean(_wrapped(angles - middle) ** 2))
+    down = _angle(parts[4] - parts[:2].mean(axis=0)) - 90.0
+    skew = abs(float(_wrapped(np.array(down - middle))))
+    if len(sights) < 2 or spread > ROLL_SPREAD_DEGREES or skew > ROLL_SKEW_DEGREES:
+        return None
+    return middle
+
+
+def _angle(vector: np.ndarray) -> float:
+    return float(np.degrees(np.arctan2(vector[1], vector[0])))
+
+
+def _wrapped(degrees: np.ndarray) -> np.ndarray:
+    return (degrees + 180.0) % 360.0 - 180.0
+
+
+def _unmeasured_face(proposal: Proposal, score: float) -> Face:
+    """A face of which only a place and a size are known."""
+    center = np.array(
+        [proposal.eyes_x, proposal.eyes_y + (0.5 - ANIMEFACE_EYES) * proposal.face_width]
+    )
+    return Face(
+        box=_box(center, proposal.face_width),
+        score=score,
+        detector=proposal.detector,
+        eyes=(proposal.eyes_x, proposal.eyes_y),
+        width=proposal.face_width,
+    )
+
+
+def _box(center: np.ndarray, width: float) -> tuple[float, float, float, float]:
+    x, y = float(center[0]), float(center[1])
+    return (x - width / 2, y - width / 2, x + width / 2, y + width / 2)
+
+
+def _certain(evidence: list[_Evidence]) -> bool:
+    return any(one.views >= CERTAIN for one in evidence)
+
+
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Drop faces that are a better one's twin."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: (face.detector != "animeface", -face.score)):
+        if not any(_same(face, other) for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _same(a: Face, b: Face) -> bool:
+    distance = np.hypot(a.eyes[0] - b.eyes[0], a.eyes[1] - b.eyes[1])
+    return bool(distance < 0.5 * max(a.width, b.width))
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
+    return [round(float(value), 2) for value in values]
+
+
+def whole_picture(image: np.ndarray, framing: Framing) -> tuple[Face, CropTransform]:
+    """The largest upright square in the picture's middle, marked as resting on no face."""
+    height, width = image.shape[:2]
+    transform = CropTransform.whole(width, height)
+    side = transform.width
+    eyes = transform.inverse(np.array([0.5, framing.eye_height]))
+    face_width = side / framing.face_widths
+    box = _box(np.array([width / 2, height / 2]), side)
+    face = Face(box, 0.0, WHOLE, (float(eyes[0]), float(eyes[1])), face_width)
+    return face, transform
+
+
+def align_face(
+    image: np.ndarray,
+    resolution: int,
+    finder: FaceFinder | None = None,
+    framing: Framing | None = None,
+    on_no_face: str = "whole",
+) -> Aligned:
+    """Crop the main face of one picture (H x W x 3 uint8 RGB), `resolution` px wide.
+
+    Args:
+        finder: detectors that are running already; None starts them for this one call.
+        framing: None for the one that preprocess uses by default.
+        on_no_face: "whole" crops the picture's middle, marked by `face.detector == "whole"`;
+            "reject" raises DataError.
+    """
+    check_choice("on_no_face", on_no_face, ("whole", "reject"))
+    framing = framing or Framing()
+    if finder is None:
+        with FaceFinder() as own:
+            faces = own.find(image)
+    else:
+        faces = finder.find(image)
+    if faces:
+        face, transform = faces[0], framing.transform(faces[0])
+    elif on_no_face == "reject":
+        raise DataError("No face was found in the picture; crop it closer to the face and retry.")
+    else:
+        face, transform = whole_picture(image, framing)
+    return Aligned(crop(image, transform, resolution), transform, face)
