@@ -150,7 +150,7 @@ def _lid_stroke(eyes: Eyes, eye: EyeShape, frame: Frame) -> Array:
     full = np.concatenate([line, tip[None]])
     t = np.linspace(0, 1, len(full))
     weight = np.interp(t, [0, 0.12, 0.5, 0.8, 0.93, 1.0], [0.22, 0.5, 0.92, 1.0, 0.75, 0.0])
-    thin = 0.62 + 0.38 * min(1.0, eye.openness * 1.6)
+    thin = 0.75 + 0.25 * min(1.0, eye.openness * 1.6)
     return brush(frame.face(full), frame.px(0.108 * eyes.lid * thin) * weight, "even")
 
 
@@ -215,7 +215,8 @@ def paint_brows_through_hair(
     drawing: Drawing, identity: Identity, features: Features, frame: Frame
 ) -> None:
     """The brows once more over the fringe; a pale edge keeps them legible on dark hair."""
-    edge = lighten(identity.hair.colour, 0.35)
-    drawing.fill_all(brow_strokes(identity, features, frame, 0.035), edge, None, alpha=0.5)
+    if sum(identity.hair.colour) < 1.25:
+        edge = lighten(identity.hair.colour, 0.3)
+        drawing.fill_all(brow_strokes(identity, features, frame, 0.04), edge, None, alpha=0.45)
     strokes = brow_strokes(identity, features, frame)
     drawing.fill_all(strokes, brow_colour(identity), "brows", alpha=0.75)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,11 +18,33 @@ from pipeline.data.painter.pose import Frame
 
 LINE = 0.030
 
+# Where the gleam lies over the crown: pairs of x (head units) for each kind of gloss.
+_GLOSS_BANDS: dict[str, tuple[tuple[float, float], ...]] = {
+    "ring": ((-0.84, -0.46), (-0.40, 0.46), (0.54, 0.82)),
+    "streaks": ((-0.66, -0.16), (0.02, 0.24)),
+}
+
 
 @lru_cache(maxsize=256)
 def _edge_weight(count: int, fades_in: bool) -> Array:
     """Relative line width along a lock's edge: swelling towards the tip, ending fine."""
     return np.interp(ramp(count), [0, 0.35, 0.85, 1], [0.12 if fades_in else 0.7, 0.8, 1.0, 0.5])
+
+
+class _Tone(NamedTuple):
+    """How a group of locks is painted."""
+
+    dark: float  # shade of the ground; 0 the hair's own colour
+    shadow: float  # shade of the half away from the light
+    part: str
+    line_from: float  # where along a lock its lines begin, 0 root .. 1 tip
+
+
+_FRONT = _Tone(0.0, 0.26, "hair_front", 0.34)
+_SIDE = _Tone(0.0, 0.26, "hair_front", 0.15)
+_DRAPE = _Tone(0.0, 0.26, "hair_front", 0.0)
+_TAIL = _Tone(0.0, 0.26, "hair_back", 0.0)
+_BEHIND = _Tone(0.34, 0.48, "hair_back", 0.2)
 
 
 class HairPainter:
@@ -31,8 +55,6 @@ class HairPainter:
         self.frame = frame
         self.light = light
         self.shapes: HairShapes = build_hair(hair)
-        self.base = hair.colour
-        self.shadow = shade(hair.colour, 0.26)
         self.line = mix(shade(hair.colour, 0.66), (0.16, 0.10, 0.14), 0.35)
         self.fringe_edges = [lock.edges(frame) for lock in self.shapes.fringe]
         self.cap = self._outline(self.shapes.cap)
@@ -43,23 +65,19 @@ class HairPainter:
 
     def paint_back(self, drawing: Drawing) -> None:
         """Hair behind neck and shoulders, in shadow."""
-        dark = shade(self.hair.colour, 0.34)
         for mass in self.shapes.back.masses:
             outline = self._outline(mass)
-            self._fill(drawing, outline, dark, "hair_back")
-            drawing.fill(brush(outline, self.frame.line(LINE), "even"), self.line, "hair_back")
-        for lock in self.shapes.back.locks:
-            self._paint_lock(drawing, lock, dark, shade(self.hair.colour, 0.48), "hair_back", 0.2)
+            self._fill(drawing, outline, _BEHIND.dark, _BEHIND.part)
+            drawing.fill(brush(outline, self.frame.line(LINE), "even"), self.line, _BEHIND.part)
+        self._paint_locks(drawing, self.shapes.back.locks, _BEHIND)
 
     def paint_tails(self, drawing: Drawing) -> None:
         """Bound hair beside the head."""
-        for lock in self.shapes.back.tails:
-            self._paint_lock(drawing, lock, self.base, self.shadow, "hair_back", 0.0)
+        self._paint_locks(drawing, self.shapes.back.tails, _TAIL)
 
     def paint_drapes(self, drawing: Drawing) -> None:
         """Bound hair that hangs over the chest."""
-        for lock in self.shapes.back.drapes:
-            self._paint_lock(drawing, lock, self.base, self.shadow, "hair_front", 0.0)
+        self._paint_locks(drawing, self.shapes.back.drapes, _DRAPE)
 
     def paint_buns(self, drawing: Drawing) -> None:
         """Round buns on the crown, coiled."""
@@ -71,10 +89,10 @@ class HairPainter:
             return self.frame.head(points, -0.02, HAIR_FLAT)
 
         shape = place(ellipse((x, y), (0.36, 0.34), 28))
-        self._fill(drawing, shape, self.base, "hair_front")
+        self._fill(drawing, shape, 0.0, "hair_front")
         with drawing.clipped([shape]):
             lit = place(ellipse((x + 0.13 * self.light.side, y - 0.07), (0.36, 0.34), 28))
-            drawing.fill_outside(lit, self.shadow)
+            drawing.fill_outside(lit, shade(self.hair.colour, _FRONT.shadow))
             gleam = place(ellipse((x + 0.10 * self.light.side, y - 0.19), (0.16, 0.05), 14))
             drawing.fill(gleam, lighten(self.hair.colour, 0.55), None, 0.85)
         side = 1.0 if x > 0 else -1.0
@@ -83,152 +101,118 @@ class HairPainter:
         coil = np.stack([x + side * radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
         width = self.frame.line(LINE)
         drawing.fill(brush(place(coil), width * 0.8), self.line, "hair_front")
-        drawing.fill(
-            brush(np.concatenate([shape, shape[:1]]), width, "even"), self.line, "hair_front"
-        )
+        rim = np.concatenate([shape, shape[:1]])
+        drawing.fill(brush(rim, width, "even"), self.line, "hair_front")
 
     def paint_cap(self, drawing: Drawing) -> None:
-        """The crown: ground, the side away from the light, silhouette line."""
-        self._fill(drawing, self.cap, self.base, "hair_front")
+        """The crown: ground, the side away from the light, strands, silhouette line."""
+        self._fill(drawing, self.cap, 0.0, "hair_front")
+        toward = self.frame.px(0.26) * self.light.side, -self.frame.px(0.10)
         with drawing.clipped([self.cap]):
-            toward = self.frame.px(0.26) * self.light.side, -self.frame.px(0.10)
-            drawing.fill_outside(moved(self.cap, *toward), self.shadow)
+            drawing.fill_outside(moved(self.cap, *toward), shade(self.hair.colour, _FRONT.shadow))
         strands = [
             brush(self.frame.head(line, 0.22, 0.35), self.frame.line(0.020))
             for line in self.shapes.cap_strands
         ]
         drawing.fill_all(strands, self.line, None, 0.6)
         silhouette = self.cap[: self.shapes.cap.silhouette]
-        drawing.fill(
-            brush(silhouette, self.frame.line(LINE * 1.15), "soft"), self.line, "hair_front"
-        )
+        stroke = brush(silhouette, self.frame.line(LINE * 1.15), "soft")
+        drawing.fill(stroke, self.line, "hair_front")
 
     def paint_sides(self, drawing: Drawing) -> None:
         """Locks before the ears."""
-        for lock in self.shapes.sides:
-            self._paint_lock(drawing, lock, self.base, self.shadow, "hair_front", 0.15)
+        self._paint_locks(drawing, self.shapes.sides, _SIDE)
 
     def paint_fringe(self, drawing: Drawing) -> None:
         """The fringe, its strands' lines, then the gloss over cap and fringe."""
-        for (left, right), lock in zip(self.fringe_edges, self.shapes.fringe, strict=True):
-            self._paint_edges(drawing, left, right, self.base, self.shadow, "hair_front", 0.34)
+        for edges, lock in zip(self.fringe_edges, self.shapes.fringe, strict=True):
+            self._paint_edges(drawing, *edges, _FRONT)
             self._strand_line(drawing, lock)
         self._paint_gloss(drawing)
-        for lock in self.shapes.ahoge:
-            self._paint_lock(drawing, lock, self.base, self.shadow, "hair_front", 0.25)
+        self._paint_locks(drawing, self.shapes.ahoge, _SIDE)
 
     def _outline(self, mass: Mass) -> Array:
         return self.frame.head(mass.outline, mass.depth, HAIR_FLAT)
 
-    def _fill(self, drawing: Drawing, shape: Array, colour: Colour, part: str) -> None:
-        """Fill with the hair's colour, blended into the tip colour further down."""
+    def _fill(
+        self, drawing: Drawing, shape: Array, dark: float, part: str | None, alpha: float = 1.0
+    ) -> None:
+        """Fill with a shade of the hair's colour, running into the tips' colour further down."""
+        colour = shade(self.hair.colour, dark)
         tip = self.hair.tip_colour
         if tip is None:
-            drawing.fill(shape, colour, part)
+            drawing.fill(shape, colour, part, alpha)
             return
-        darker = mix(colour, self.hair.colour, 0.0)
-        ratio = sum(darker) / max(sum(self.hair.colour), 1e-6)
-        end = (tip[0] * ratio, tip[1] * ratio, tip[2] * ratio)
         top, bottom = self.frame.body(np.array([(0.0, -0.35), (0.0, 1.5)]))
-        drawing.gradient(shape, top, bottom, [(0, colour, 1), (1, end, 1)], part)
+        stops = [(0.0, colour, alpha), (1.0, shade(tip, dark), alpha)]
+        drawing.gradient(shape, top, bottom, stops, part)
 
-    def _paint_lock(
-        self, drawing: Drawing, lock: Lock, colour: Colour, shadow: Colour, part: str, start: float
-    ) -> None:
-        left, right = lock.edges(self.frame)
-        self._paint_edges(drawing, left, right, colour, shadow, part, start)
+    def _paint_locks(self, drawing: Drawing, locks: Sequence[Lock], tone: _Tone) -> None:
+        for lock in locks:
+            self._paint_edges(drawing, *lock.edges(self.frame), tone)
 
-    def _paint_edges(
-        self,
-        drawing: Drawing,
-        left: Array,
-        right: Array,
-        colour: Colour,
-        shadow: Colour,
-        part: str,
-        start: float,
-    ) -> None:
-        """One lock from its two edges (px): ground, shadow half, lines from `start` to the tip."""
-        shape = np.concatenate([left, right[::-1]])
-        self._fill(drawing, shape, colour, part)
+    def _paint_edges(self, drawing: Drawing, left: Array, right: Array, tone: _Tone) -> None:
+        """One lock from its two edges (px): ground, shadow half, lines to the tip."""
+        self._fill(drawing, np.concatenate([left, right[::-1]]), tone.dark, tone.part)
         # The half away from the light, from a slim start to the tip.
         away = left if (left[:, 0].mean() > right[:, 0].mean()) == (self.light.side < 0) else right
-        t = ramp(len(left))[:, None]
         middle = (left + right) / 2
-        inner = away + (middle - away) * np.clip(1.3 * t - 0.25, 0.0, 0.85)
+        reach = np.clip(1.3 * ramp(len(left)) - 0.25, 0.0, 0.85)[:, None]
+        inner = away + (middle - away) * reach
         first = int(0.2 * len(left))
-        drawing.fill(np.concatenate([away[first:], inner[first:][::-1]]), shadow, None, 0.85)
+        half = np.concatenate([away[first:], inner[first:][::-1]])
+        self._fill(drawing, half, tone.shadow, None, 0.85)
         width = self.frame.line(LINE)
         lines = []
         for edge in (left, right):
-            part_line = section(edge, start, 1.0)
-            weight = _edge_weight(len(part_line), start > 0)
-            lines.append(brush(part_line, width * weight, "even"))
-        end_gap = float(np.hypot(*(left[-1] - right[-1])))
-        if end_gap > 2.0:  # a blunt end needs its line too
+            drawn = section(edge, tone.line_from, 1.0)
+            lines.append(brush(drawn, width * _edge_weight(len(drawn), tone.line_from > 0), "even"))
+        if np.hypot(*(left[-1] - right[-1])) > 2.0:  # a blunt end needs its line too
             lines.append(brush(np.stack([left[-1], right[-1]]), width, "even"))
-        drawing.fill_all(lines, self.line, part)
+        drawing.fill_all(lines, self.line, tone.part)
 
     def _strand_line(self, drawing: Drawing, lock: Lock) -> None:
         """One thin line inside a lock that suggests strands."""
         inner = section(lock.line, 0.30, 0.78)
-        depth = section(np.stack([lock.depth, lock.depth], axis=1), 0.30, 0.78)[:, 0]
+        near, far = lock.depth[0], lock.depth[-1]
+        depth = near + (far - near) * (0.30 + 0.48 * ramp(len(inner)))
         points = self.frame.head(moved(inner, 0.02, 0.0), depth, lock.flatness)
         drawing.fill(brush(points, self.frame.line(0.018)), self.line, None, 0.55)
 
     def _paint_gloss(self, drawing: Drawing) -> None:
-        """The highlight: a toothed ring round the crown, broken streaks, or a soft sheen."""
+        """The highlight: a broken ring round the crown, streaks, or a soft sheen."""
         light = lighten(self.hair.colour, 0.55)
-        lean = 0.22 * self.light.side
         with drawing.clipped([self.cap]):
             if self.hair.gloss == "soft":
-                centre = self.frame.head(np.array([[0.45 * self.light.side, -1.02]]), 0.4, 0.5)[0]
-                drawing.glow(
-                    centre,
-                    self.frame.px(0.75),
-                    [(0, light, 0.8), (0.5, light, 0.3), (1, light, 0)],
-                    0.42,
-                )
+                at_head = np.array([[0.45 * self.light.side, -1.02]])
+                centre = self.frame.head(at_head, 0.4, 0.5)[0]
+                stops = [(0.0, light, 0.8), (0.5, light, 0.3), (1.0, light, 0.0)]
+                drawing.glow(centre, self.frame.px(0.75), stops, 0.42)
                 return
-            bands = (
-                [(-0.80, 0.80)]
-                if self.hair.gloss == "ring"
-                else [(-0.85, -0.5), (-0.38, 0.30), (0.42, 0.62)]
-            )
-            for start, end in bands:
-                drawing.fill(
-                    self._ring(start + lean, end + lean, self.hair.gloss == "ring"),
-                    light,
-                    None,
-                    0.9,
-                )
+            lean = 0.22 * self.light.side
+            for start, end in _GLOSS_BANDS[self.hair.gloss]:
+                drawing.fill(self._band(start + lean, end + lean), light, None, 0.85)
 
-    def _ring(self, start: float, end: float, long: bool) -> Array:
-        """A band over the crown between two x, its lower edge toothed along the strands."""
-        rng = np.random.default_rng(self.hair.seed + 7)
-        x = np.linspace(start, end, 15 if long else 9)
-        arc = -1.10 + 0.30 * x * x
-        taper = np.sin(np.pi * np.linspace(0, 1, len(x))) ** 0.6
-        teeth = np.where(np.arange(len(x)) % 2 == 0, 0.035, 0.125) * rng.uniform(0.7, 1.3, len(x))
-        upper = np.stack([x * 0.97, arc - 0.055 * taper], axis=1)
-        lower = np.stack([x, arc + teeth * taper], axis=1)
-        depth_u, depth_l = 0.42 - 0.25 * upper[:, 0] ** 2, 0.46 - 0.25 * lower[:, 0] ** 2
+    def _band(self, start: float, end: float) -> Array:
+        """A gleam over the crown between two x: thick in its middle, toothed along the strands."""
+        rng = np.random.default_rng([self.hair.seed, int(abs(100 * start))])
+        count = max(7, 2 * round(7 * (end - start)) + 1)
+        x = np.linspace(start, end, count)
+        arc = -1.09 + 0.30 * x * x
+        swell = np.sin(np.pi * ramp(count)) ** 0.8
+        odd = np.arange(count) % 2 == 1
+        below = np.where(odd, 0.11, 0.01) * rng.uniform(0.6, 1.5, count) * swell
+        above = np.where(odd, 0.03, 0.075) * rng.uniform(0.6, 1.3, count) * swell
+        upper, lower = np.stack([x, arc - above], axis=1), np.stack([x, arc + below], axis=1)
+        depth = 0.44 - 0.25 * x * x
         return np.concatenate(
-            [
-                spline(self.frame.head(upper, depth_u, 0.5), 2),
-                self.frame.head(lower, depth_l, 0.5)[::-1],
-            ]
+            [self.frame.head(upper, depth, 0.5), self.frame.head(lower, depth, 0.5)[::-1]]
         )
 
     def paint_ties(self, drawing: Drawing, colour: Colour) -> None:
         """The bindings of tails: small knots with bows."""
         for x, y in self.shapes.back.ties:
-            self._bow(drawing, (x, y), colour, 0.20)
-
-    def _bow(
-        self, drawing: Drawing, centre: tuple[float, float], colour: Colour, size: float
-    ) -> None:
-        paint_bow(drawing, self.frame, centre, colour, size, depth=0.0, part="accessories")
+            paint_bow(drawing, self.frame, (x, y), colour, 0.20, depth=0.0, part="accessories")
 
     def paint_rim(self, drawing: Drawing, colour: Colour) -> None:
         """A thin bright edge inside the silhouette, on the side away from the main light."""

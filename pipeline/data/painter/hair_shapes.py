@@ -79,6 +79,7 @@ def _lock(
     flatness: float = 0.6,
     samples: int = 5,
     swell: float = 0.35,
+    slim_root: bool = False,
 ) -> Lock:
     line = spline(np.array(knots), samples)
     t = np.linspace(0, 1, len(line))
@@ -89,6 +90,8 @@ def _lock(
         shape = 0.92 + 0.08 * np.sin(np.pi * t)
     else:
         shape = (0.8 + swell * np.sin(np.pi * np.minimum(1.0, t * 1.15))) * (1 - t**2.3) ** 0.9
+    if slim_root:  # slips out from under other hair without a corner
+        shape = shape * np.minimum(1.0, 0.15 + 3.2 * t)
     return Lock(line, width * shape, np.interp(t, [0, 1], depth), flatness)
 
 
@@ -294,29 +297,23 @@ def _sides(hair: Hair, rng: np.random.Generator) -> list[Lock]:
         length = min(length, 0.75)
     locks = []
     for side in (-1, 1):
-        wobble = float(rng.uniform(-0.04, 0.04))
-        outer = [
-            (side * 0.98, -0.85), (side * 1.10, -0.25), (side * 1.07, 0.30 * length),
-            (side * (0.97 + wobble), 0.15 + 0.95 * length),
-        ]  # fmt: skip
-        inner = [
-            (side * 0.86, -0.80), (side * 0.99, -0.25), (side * 0.955, 0.22 * length),
-            (side * (0.86 + wobble), 0.02 + 0.62 * length),
-        ]  # fmt: skip
         if hair.back == "hime":
             # The princess cut's cheek-long, straight-cut side pieces.
-            blunt = [
-                (side * 0.98, -0.85),
-                (side * 1.04, -0.2),
-                (side * 1.02, 0.3),
-                (side * 1.0, 0.78),
-            ]
-            locks.append(_lock(blunt, 0.34, (0.12, 0.16), blunt=True, flatness=0.3))
+            knots = [(side * 0.88, -1.0), (side * 1.05, -0.3), (side * 1.03, 0.3), (side, 0.78)]
+            locks.append(_lock(knots, 0.34, (0.12, 0.16), blunt=True, flatness=0.3, slim_root=True))
             continue
+        wobble = float(rng.uniform(-0.04, 0.04))
+        outer = [(side * 0.88, -1.0), (side * 1.09, -0.3), (side * 1.07, 0.30 * length),
+                 (side * (0.97 + wobble), 0.15 + 0.95 * length)]  # fmt: skip
+        inner = [(side * 0.82, -0.9), (side * 0.99, -0.25), (side * 0.955, 0.22 * length),
+                 (side * (0.86 + wobble), 0.02 + 0.62 * length)]  # fmt: skip
         locks.append(
-            _lock(outer, 0.30, (0.10, 0.10), curl=1.5 * hair.curl, flatness=0.25, samples=6)
+            _lock(outer, 0.30, (0.10, 0.10), curl=1.5 * hair.curl, flatness=0.25, samples=6,
+                  slim_root=True)
+        )  # fmt: skip
+        locks.append(
+            _lock(inner, 0.20, (0.20, 0.22), curl=hair.curl, flatness=0.35, slim_root=True)
         )
-        locks.append(_lock(inner, 0.20, (0.20, 0.22), curl=hair.curl, flatness=0.35))
     return locks
 
 
@@ -403,8 +400,8 @@ def _wavy(hair: Hair, rng: np.random.Generator) -> BackHair:
 def _tied_up(hair: Hair) -> BackHair:
     """The short mass left behind the head when the hair is bound."""
     v = hair.volume
-    sides = [(1.17 * v, -0.25), (1.08 * v, 0.2), (0.86, 0.55)]
-    return BackHair(masses=[_dome(hair, sides, [(0.5, 0.7), (-0.5, 0.7)])])
+    sides = [(1.16 * v, -0.25), (1.03 * v, 0.2), (0.70, 0.52)]
+    return BackHair(masses=[_dome(hair, sides, [(0.3, 0.62), (-0.3, 0.62)])])
 
 
 _TAIL_DEPTH = (-0.15, -0.25)
@@ -495,10 +492,9 @@ def _cap_strands(hair: Hair) -> tuple[Array, ...]:
     part = 0.4 * hair.part * (-1 if hair.mirrored else 1)
     lines = []
     for side in (-1, 1):
-        for reach, low in ((0.90, -0.80), (0.66, -1.02)):
-            knots = [(part + 0.16 * side * reach, -1.50), (side * (0.35 + 0.35 * reach), -1.30),
-                     (side * reach, low)]  # fmt: skip
-            lines.append(spline(knots, 6))
+        knots = [(part + 0.10 * side, -1.46), (part + 0.45 * side, -1.38), (0.86 * side, -0.86)]
+        lines.append(spline(knots, 6))
+    lines.append(spline([(part, -1.52), (part - 0.02, -1.40), (part + 0.03, -1.26)], 5))
     return tuple(lines)
 
 

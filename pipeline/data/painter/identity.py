@@ -165,14 +165,17 @@ def _random_hair(rng: np.random.Generator) -> Hair:
         tip = mix(shade(colour, 0.15), from_hsv(0.62 + hue_shift, 0.55, 0.85), 0.6)
     elif rng.random() < 0.15:
         tip = lighten(colour, 0.55)
+    back = _choose(rng, BACK_HAIR)
+    # Loose long hair may fall over the shoulders in front as well.
+    longest = 2.3 if back in ("long", "wavy") else 1.4
     return Hair(
         colour=colour,
         tip_colour=tip,
         fringe=_choose(rng, FRINGES),
         fringe_length=float(rng.uniform(-0.06, 0.1)),
         part=float(rng.uniform(-0.4, 0.4)),
-        back=_choose(rng, BACK_HAIR),
-        side_length=float(rng.uniform(0.55, 1.5)),
+        back=back,
+        side_length=float(rng.uniform(0.6, longest)),
         volume=float(rng.uniform(0.96, 1.08)),
         curl=float(rng.random() ** 2),
         ahoge=float(rng.uniform(0.5, 1.0)) if rng.random() < 0.35 else 0.0,
