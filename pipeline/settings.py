@@ -32,7 +32,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from pipeline.errors import AnimedragError, ConfigError, check_choice, nearest
+from pipeline.errors import ConfigError, check_choice, nearest
 from pipeline.stages import GROUPS, STAGES, Group, Stage, find_stage
 
 SCHEMA_NAME = "schema"
@@ -285,5 +285,4 @@ def _one_line(text: str) -> str:
 
 def is_config_problem(error: BaseException) -> bool:
     """Whether `error` came from putting the config together, not from running with it."""
-    kinds = (CompactHydraException, OmegaConfBaseException, yaml.YAMLError, AnimedragError)
-    return isinstance(error, kinds)
+    return isinstance(error, CompactHydraException | OmegaConfBaseException | yaml.YAMLError)

@@ -12,7 +12,6 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -50,37 +49,12 @@ def main(
     conf: Path = CONF,
 ) -> int:
     """Run the command line; returns the exit code."""
-    # Hydra would print a traceback, or its own words, and exit by itself.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = quoted(sys.argv[1:], stages)
-    schema: Any = None
-    failure: list[AnimedragError] = []
-
-    def task(settings: DictConfig) -> None:
-        try:
-            check_keys(settings, root_schema(stages, groups))
-            run(settings, stages)
-        except AnimedragError as error:
-            if HydraConfig.get().mode != RunMode.MULTIRUN:
-                failure.append(error)  # raised below, past Hydra, which would add its own words
-                return
-            # Hydra reports only the first failure, and only after the whole sweep.
-            job = HydraConfig.get().job
-            complain(f"Job {job.num} ({job.override_dirname}): {error}")
-            raise
-
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             # Hydra's own help takes seconds, for it searches every group of every plugin.
             say(help_text(stages, groups, conf))
             return 0
-        register(stages, groups)
-        schema = root_schema(stages, groups)
-        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(
-            task
-        )()
-        if failure:
-            raise failure[0]
+        _run_with_hydra(stages, groups, conf)
     except AnimedragError as error:
         complain(str(error))
         return error.exit_code
@@ -92,13 +66,42 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if is_config_problem(error):
-            problem = explain(error, schema)
-            complain(str(problem))
-            return problem.exit_code
         complain(_unforeseen(error))
         return 1
     return 0
+
+
+def _run_with_hydra(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: Path) -> None:
+    """Let Hydra put the config together and run it, once or as a sweep."""
+    schema = root_schema(stages, groups)
+    failure: list[AnimedragError] = []
+
+    def task(settings: DictConfig) -> None:
+        try:
+            check_keys(settings, schema)
+            run(settings, stages)
+        except AnimedragError as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                failure.append(error)  # raised below, past Hydra, which would add its own words
+                return
+            # Hydra reports only the first failure, and only after the whole sweep.
+            job = HydraConfig.get().job
+            complain(f"Job {job.num} ({job.override_dirname}): {error}")
+            raise
+
+    register(stages, groups)
+    sys.argv[1:] = quoted(sys.argv[1:], stages)
+    # Hydra would print a traceback, or its own words, and exit by itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    command = hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")
+    try:
+        command(task)()
+    except Exception as error:
+        if is_config_problem(error):
+            raise explain(error, schema) from error
+        raise
+    if failure:
+        raise failure[0]
 
 
 def help_text(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: Path) -> str:
