@@ -53,6 +53,16 @@ def image_size(resolution: int, square: bool) -> tuple[int, int]:
     return resolution, resolution if square else resolution // 2
 
 
+def split_gain(activation: str, gain: float) -> tuple[float, float]:
+    """A layer's gain as (factor before the activation, factor after it).
+
+    The rectifiers commute with positive factors, so theirs goes into weights, noise and bias,
+    which are far smaller than the activations.
+    """
+    gain = gain * ACTIVATIONS[activation].gain
+    return (gain, 1.0) if activation in ("linear", "relu", "lrelu") else (1.0, gain)
+
+
 # ----------------------------------------------------------------------------------------------
 # Layers
 # ----------------------------------------------------------------------------------------------
@@ -100,18 +110,19 @@ class Conv2dLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
         """NCHW => NCHW at `up` / `down` times the size."""
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        before, after = split_gain(self.activation, gain)
         x = conv2d_resample(
             x,
-            (self.weight * self.weight_gain).to(x.dtype),
+            (self.weight * (self.weight_gain * before)).to(x.dtype),
             self.resample_filter,
             up=self.up,
             down=self.down,
             padding=self.padding,
             flip_weight=self.up == 1,  # the published weights are stored this way
         )
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        gain = gain * ACTIVATIONS[self.activation].gain
-        return bias_act(x, self.bias, act=self.activation, gain=gain, clamp=clamp)
+        bias = None if self.bias is None else self.bias * before
+        return bias_act(x, bias, act=self.activation, gain=after, clamp=clamp)
 
 
 class SynthesisLayer(nn.Module):
@@ -158,20 +169,22 @@ class SynthesisLayer(nn.Module):
         gain: float = 1,
     ) -> torch.Tensor:
         """[N, in_channels, h, w], [N, w_dim] => [N, out_channels, *size]."""
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        before, after = split_gain(self.activation, gain)
+        noise = self._noise(x, options)
         x = modulated_conv2d(
             x,
             self.weight,
             self.affine(w),
-            noise=self._noise(x, options),
+            noise=None if noise is None else noise * before,
             up=self.up,
             padding=self.padding,
             resample_filter=self.resample_filter,
             flip_weight=self.up == 1,  # the published weights are stored this way
+            input_gain=before,
             fused=options.fused_modconv,
         )
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        gain = gain * ACTIVATIONS[self.activation].gain
-        return bias_act(x, self.bias, act=self.activation, gain=gain, clamp=clamp)
+        return bias_act(x, self.bias * before, act=self.activation, gain=after, clamp=clamp)
 
     def _noise(self, x: torch.Tensor, options: SynthesisOptions) -> torch.Tensor | None:
         if not self.use_noise or options.noise_mode == "none":

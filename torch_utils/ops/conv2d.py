@@ -73,7 +73,7 @@ def modulated_conv2d(
     resample_filter: torch.Tensor | None = None,
     demodulate: bool = True,
     flip_weight: bool = True,
-    input_gain: torch.Tensor | None = None,
+    input_gain: torch.Tensor | float | None = None,
     fused: bool | None = None,
 ) -> torch.Tensor:
     """Convolution whose weights are scaled per image and input channel (Karras et al. 2020).

@@ -1,7 +1,8 @@
 """Alias-free leaky ReLU: the nonlinearity is applied at a higher sampling rate.
 
 Karras et al. 2021 (Alias-Free GAN), section 3.2. Knows nothing about layers or filter design.
-Plain torch, differentiable any number of times.
+Differentiable any number of times. Compiled where `native` says so (one pass, nothing of the
+upsampled size is stored but 2 bits a sample), else plain torch.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import math
 
 import torch
 
+from torch_utils import native
+from torch_utils.ops import compiled
 from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.upfirdn2d import Padding, upfirdn2d
+from torch_utils.ops.upfirdn2d import Padding, filter_size, parse_padding, upfirdn2d
 
 
 def filtered_lrelu(
@@ -43,7 +46,45 @@ def filtered_lrelu(
     Returns NCHW; each side is (size * up + padding - (fu taps - 1) - (fd taps - 1)) / down,
     rounded up.
     """
+    if native.runs_on(x) and gain > 0 and slope >= 0:
+        lines = _lines(x, fu, fd, up, down, padding, flip_filter)
+        return compiled.filtered_lrelu(x, b, lines, gain, slope, clamp)
     x = bias_act(x, b)
     x = upfirdn2d(x, fu, up=up, padding=padding, gain=up**2, flip_filter=flip_filter)
     x = bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
     return upfirdn2d(x, fd, down=down, flip_filter=flip_filter)
+
+
+def _lines(
+    x: torch.Tensor,
+    fu: torch.Tensor | None,
+    fd: torch.Tensor | None,
+    up: int,
+    down: int,
+    padding: Padding,
+    flip_filter: bool,
+) -> compiled.Lines:
+    """The call's filters as the compiled operator takes them."""
+    x0, x1, y0, y1 = parse_padding(padding)
+    (fu_width, fu_height), (fd_width, fd_height) = filter_size(fu), filter_size(fd)
+    mid = (x.shape[3] * up + x0 + x1 - fu_width + 1, x.shape[2] * up + y0 + y1 - fu_height + 1)
+    out = ((mid[0] - fd_width) // down + 1, (mid[1] - fd_height) // down + 1)
+    if min(out) < 1:
+        raise ValueError(f"the filters leave nothing of {x.shape[3]}x{x.shape[2]} pixels")
+    return compiled.Lines(
+        up_taps=_taps(fu, x, gain=up**2, flip_filter=flip_filter),
+        down_taps=_taps(fd, x, gain=1, flip_filter=flip_filter),
+        up=(up, up),
+        down=(down, down),
+        mid=mid,
+        out=out,
+        up_start=(x0, y0),
+        down_start=(0, 0),
+    )
+
+
+def _taps(f: torch.Tensor | None, x: torch.Tensor, gain: float, flip_filter: bool) -> torch.Tensor:
+    if f is None:
+        f = x.new_ones([1])
+    f = f.to(x.dtype) * gain ** (f.ndim / 2)
+    return f if flip_filter else f.flip(list(range(f.ndim)))

@@ -63,9 +63,7 @@ class _SampleAdjoint(torch.autograd.Function):
         return d_image
 
     @staticmethod
-    def backward(
-        ctx: Any, d_image: torch.Tensor
-    ) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, d_image: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grid,) = ctx.saved_tensors
         return _SampleAtConstants.apply(d_image, grid), None, None
 

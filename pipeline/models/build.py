@@ -1,0 +1,93 @@
+"""Settings to networks with random weights.
+
+The weights come from torch's global random numbers: seed them first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.models import stylegan2, stylegan3
+from pipeline.models.config import NetworkConfig
+
+Generator = stylegan2.Generator | stylegan3.Generator
+
+# Critically sampled layers of StyleGAN3, and the least number of channels a layer may have.
+NUM_CRITICAL = 2
+LEAST_CHANNELS = 4
+
+
+def build(
+    config: NetworkConfig, resolution: int, channels: int, c_dim: int, square: bool = True
+) -> tuple[Generator, stylegan2.Discriminator]:
+    """(generator, discriminator) for images of `resolution` pixels height.
+
+    Args:
+        config: the networks' shape.
+        resolution: height of the images, a power of two (StyleGAN3: from 16 on).
+        channels: of the images, 3 for RGB, 1 for grey.
+        c_dim: width of the labels; 0: none.
+        square: False for images twice as high as wide (StyleGAN2 only).
+
+    Raises:
+        ConfigError: if the networks would have too few channels, or the shape is not possible.
+        ModelError: if the resolution is not possible.
+    """
+    for key, base in (("", config.channel_base), ("d_", config.d_channel_base)):
+        if base // resolution < LEAST_CHANNELS:
+            raise ConfigError(
+                f"network.{key}channel_base={base} leaves {base // resolution} channels at "
+                f"{resolution} px; use at least {LEAST_CHANNELS * resolution}."
+            )
+    discriminator = stylegan2.Discriminator(
+        c_dim=c_dim,
+        img_resolution=resolution,
+        img_channels=channels,
+        architecture=config.d_architecture,
+        channel_base=config.d_channel_base,
+        channel_max=config.d_channel_max,
+        num_fp16_res=config.num_fp16_res,
+        conv_clamp=config.conv_clamp,
+        square=square,
+        mapping_kwargs={"num_layers": config.d_mapping_layers},
+        epilogue_kwargs={
+            "mbstd_group_size": config.mbstd_group,
+            "mbstd_num_channels": config.mbstd_channels,
+        },
+    )
+    common: dict[str, Any] = {
+        "z_dim": config.z_dim,
+        "c_dim": c_dim,
+        "w_dim": config.w_dim,
+        "img_resolution": resolution,
+        "img_channels": channels,
+        "mapping_kwargs": {"num_layers": config.mapping_layers},
+        "channel_base": config.channel_base,
+        "channel_max": config.channel_max,
+        "conv_clamp": config.conv_clamp,
+        "num_fp16_res": config.num_fp16_res,
+    }
+    if config.architecture == "stylegan2":
+        generator: Generator = stylegan2.Generator(
+            **common,
+            architecture=config.g_architecture,
+            use_noise=config.use_noise,
+            square=square,
+        )
+        return generator, discriminator
+    if not square:
+        raise ConfigError(
+            f"network.architecture={config.architecture} makes square images only; use stylegan2."
+        )
+    rotation = config.architecture == "stylegan3-r"
+    generator = stylegan3.Generator(
+        **common,
+        num_layers=config.synthesis_layers,
+        num_critical=NUM_CRITICAL,
+        margin_size=config.margin_size,
+        filter_size=config.filter_size,
+        conv_kernel=1 if rotation else 3,
+        use_radial_filters=rotation,
+    )
+    return generator, discriminator
