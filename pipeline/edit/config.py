@@ -31,9 +31,11 @@ class DragConfig:
         for name in ("max_steps", "patience"):
             if getattr(self, name) is not None:
                 check_range(f"drag.{name}", getattr(self, name), 1, 100_000)
-        for name in ("learning_rate", "radius", "search_radius", "stop_distance"):
+        for name in ("radius", "search_radius", "stop_distance"):
             if getattr(self, name) is not None:
-                check_range(f"drag.{name}", getattr(self, name), 0, 1000, low_open=True)
+                check_range(f"drag.{name}", getattr(self, name), 0, 256, low_open=True)
+        if self.learning_rate is not None:
+            check_range("drag.learning_rate", self.learning_rate, 0, 10, low_open=True)
         if self.mask_weight is not None:
             check_range("drag.mask_weight", self.mask_weight, 0, 1e6)
 

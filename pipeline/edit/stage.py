@@ -109,7 +109,7 @@ def _subject(config: EditConfig, inputs: Mapping[str, Path], device: torch.devic
 
 
 def _face_of_seed(config: EditConfig, folder: Path, device: torch.device) -> Subject:
-    generator = checkpoint.load(folder, names=("G_ema",), device=device)["G_ema"]
+    generator: Any = checkpoint.load(folder, names=("G_ema",), device=device)["G_ema"]
     generator.eval().requires_grad_(False)
     noise = torch.Generator().manual_seed(int(config.seed_face or 0))
     z = torch.randn(1, generator.z_dim, generator=noise).to(device)
@@ -349,7 +349,7 @@ def _write_film(
     by_step = {record["step"]: record for record in trace}
     starts = [move.start for move in task.recipe.moves]
     frames = []
-    for path in sorted((task.out / "frames").glob("*.png")):
+    for path in sorted((task.out / "frames").glob("*.png"), key=lambda path: int(path.stem)):
         with Image.open(path) as image:
             face = np.asarray(image)
         handles = by_step[int(path.stem)]["handles"]
@@ -358,7 +358,9 @@ def _write_film(
             for start, handle in zip(starts, handles, strict=True)
         ]
         frames.append(pictures.draw_markers(face, markers, factor))
-    video.write_mp4(task.out / "frames.mp4", frames, frames_per_second)
+    # Half a second before it begins, a second to see where it ended.
+    held = [*frames[:1] * (frames_per_second // 2), *frames, *frames[-1:] * frames_per_second]
+    video.write_mp4(task.out / "frames.mp4", held, frames_per_second)
     video.write_gif(task.out / "frames.gif", frames, frames_per_second)
     Image.fromarray(frames[0]).save(task.out / "marked_first.png")
     Image.fromarray(frames[-1]).save(task.out / "marked_last.png")

@@ -29,6 +29,8 @@ from pipeline.errors import check_choice, check_range
 
 # Radii and distances are given for a picture of this height.
 REFERENCE_HEIGHT = 512
+# Half that picture: a larger disc or window is a mistake, and would fill the memory.
+LARGEST_LENGTH = 256.0
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,14 @@ class DragGan:
     source = "Pan et al. 2023, Drag Your GAN, section 3.2"
 
     def __post_init__(self) -> None:
-        check_range("radius", self.radius, 0, low_open=True)
-        check_range("search_radius", self.search_radius, 0, low_open=True)
-        check_range("stop_distance", self.stop_distance, 0, low_open=True)
-        check_range("mask_weight", self.mask_weight, 0)
-        check_range("learning_rate", self.learning_rate, 0, low_open=True)
+        for name in ("radius", "search_radius", "stop_distance"):
+            check_range(name, getattr(self, name), 0, LARGEST_LENGTH, low_open=True)
+        for name in ("smallest_radius_px", "smallest_search_px"):
+            check_range(name, getattr(self, name), 1, LARGEST_LENGTH)
+        for name in ("smallest_stop_px", "template_radius_px"):
+            check_range(name, getattr(self, name), 0, LARGEST_LENGTH)
+        check_range("mask_weight", self.mask_weight, 0, 1e6)
+        check_range("learning_rate", self.learning_rate, 0, 10, low_open=True)
 
     def stop_distance_px(self, model: DragModel) -> float:
         """The stop distance in the model's pixels."""
@@ -111,6 +116,12 @@ class DragGanCompatible:
 
     name = "draggan-compatible"
     source = "the public program of Pan et al. 2023, as recorded in its traces"
+
+    def __post_init__(self) -> None:
+        for name in ("radius", "search_radius"):
+            check_range(name, getattr(self, name), 0, LARGEST_LENGTH, low_open=True)
+        check_range("mask_weight", self.mask_weight, 0, 1e6)
+        check_range("learning_rate", self.learning_rate, 0, 10, low_open=True)
 
     def stop_distance_px(self, model: DragModel) -> float:
         """Two pixels at 512, never less than two."""

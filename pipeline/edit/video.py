@@ -37,7 +37,7 @@ def write_gif(path: Path, frames: Sequence[np.ndarray], frames_per_second: int) 
     """Write an endlessly looping GIF; frames are H × W × 3 uint8 of one size.
 
     All frames share one palette, taken from up to 16 of them, so that flat areas do not flicker;
-    the last frame stays for a second.
+    the first frame stays for half a second, the last one for a second.
     """
     spread = frames[:: max(1, len(frames) // 16)]
     # Every other pixel is enough to know the colours.
@@ -49,6 +49,6 @@ def write_gif(path: Path, frames: Sequence[np.ndarray], frames_per_second: int) 
     ]
     # GIF counts hundredths of a second.
     each_ms = max(20, round(100 / frames_per_second) * 10)
-    durations = [each_ms] * (len(images) - 1) + [1000]
+    durations = [500, *[each_ms] * (len(images) - 2), 1000][-len(images) :]
     # Identical frames would be merged by Pillow, which only adds their durations: the same film.
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
