@@ -166,7 +166,9 @@ def _read_source(stage: Stage, key: str, path: Path) -> Source:
     try:
         return read_source(path)
     except AnimedragError as error:
-        raise type(error)(f"{stage.name}.{key}: {error}") from error
+        # A dotted key lies in a group, which is set at the root: source.path.
+        setting = key if "." in key else f"{stage.name}.{key}"
+        raise type(error)(f"{setting}: {error}") from error
 
 
 def _find_input(

@@ -93,6 +93,9 @@ def stage_config(settings: DictConfig, stage: Stage) -> Any:
         check_choice("device", settings.device, DEVICES)
         node = settings[stage.name]
         for key in sorted(OmegaConf.missing_keys(node)):
+            # A shared part is set at the root: source.path, not preprocess.source.path.
+            inner = key.removeprefix(f"{stage.name}.")
+            key = inner if inner != key and inner.partition(".")[0] in settings else key
             raise ConfigError(f"{key} has no value; add {key}=... to the command.")
         return OmegaConf.to_object(node)
     except OmegaConfBaseException as error:
