@@ -48,11 +48,6 @@ def _windows(count: int) -> NDArray[np.intp]:
     return np.arange(count)[:, None] + np.arange(4)
 
 
-def chain(*parts: ArrayLike) -> Array:
-    """Curves joined end to end with sharp corners between them."""
-    return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
-
-
 @cache
 def _unit_circle(count: int) -> Array:
     angle = np.arange(count) * (2 * np.pi / count)

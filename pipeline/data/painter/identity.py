@@ -249,7 +249,7 @@ def _random_outfit(rng: np.random.Generator) -> Outfit:
 def _random_accessories(rng: np.random.Generator, hair: Hair) -> tuple[Accessory, ...]:
     count = int(rng.choice([0, 1, 2], p=[0.35, 0.45, 0.2]))
     kinds = rng.choice(len(ACCESSORIES), size=count, replace=False)
-    chosen = []
+    chosen: list[Accessory] = []
     on_top = hair.back == "buns"  # one thing on the crown is enough
     for index in sorted(int(kind) for kind in kinds):
         kind = ACCESSORIES[index]
@@ -257,6 +257,8 @@ def _random_accessories(rng: np.random.Generator, hair: Hair) -> tuple[Accessory
             float(rng.random()), float(rng.uniform(0.45, 0.85)), float(rng.uniform(0.55, 0.95))
         )
         side = -1 if rng.random() < 0.5 else 1
+        if chosen:  # two things never sit on the same spot
+            side = -chosen[-1].side
         if kind in ("horns", "cat_ears", "beret", "headband"):
             if on_top:
                 continue
