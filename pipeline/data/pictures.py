@@ -1,0 +1,146 @@
+"""Image files of every kind, as RGB arrays; or one clear reason why not.
+
+Everything here may be hostile: the file's claims are checked before its pixels are unpacked. Knows
+nothing about faces or folders.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
+
+from pipeline.errors import ConfigError
+
+# Formats that are opened: those that Pillow decodes by itself. (It would hand PostScript to an
+# outside program.)
+FORMATS = (
+    "PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM",
+)  # fmt: skip
+
+
+class Rejected(Exception):
+    """A picture that cannot be used; the message is the reason, for rejects.jsonl."""
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What is accepted as a picture."""
+
+    max_megapixels: float = 100.0
+    min_side_px: int = 16
+    background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """RGB of "#rrggbb" or of a colour name; ConfigError for anything else."""
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise ConfigError(
+            f"preprocess.background={text} is no colour; write it as '#rrggbb' or by name (white)."
+        ) from None
+    return red, green, blue
+
+
+def decode(data: bytes, limits: PictureLimits) -> np.ndarray:
+    """The picture that a file's bytes hold: H x W x 3 uint8, upright, on an opaque background.
+
+    Of an animation the first frame. Raises Rejected with the reason for anything unusable.
+    """
+    if not data:
+        raise Rejected("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Sizes are judged by `limits`, damaged metadata by whether the pixels can be read.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(image, limits)
+                image.load()
+                upright = _upright(image)
+                return np.ascontiguousarray(_to_rgb(upright, limits.background))
+    except Rejected:
+        raise
+    except UnidentifiedImageError:
+        raise Rejected("not a picture in a known format") from None
+    except Image.DecompressionBombError:
+        raise Rejected("the picture is too large (a decompression bomb)") from None
+    except MemoryError:
+        raise Rejected("the picture does not fit into memory") from None
+    # Pillow's decoders raise whatever their format's parser stumbled over.
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, ArithmeticError) as error:
+        raise Rejected(f"the picture is damaged or cut short ({_one_line(error)})") from None
+    except Exception as error:
+        name = type(error).__name__
+        raise Rejected(f"the picture cannot be read ({name}: {_one_line(error)})") from None
+
+
+def _check_size(image: Image.Image, limits: PictureLimits) -> None:
+    width, height = image.size
+    megapixels = width * height / 1e6
+    if megapixels > limits.max_megapixels:
+        raise Rejected(
+            f"{width}x{height} px are {megapixels:.0f} megapixels, above max_megapixels="
+            f"{limits.max_megapixels:g}"
+        )
+    if min(width, height) < limits.min_side_px:
+        raise Rejected(f"{width}x{height} px is too small for a face (min_face_px)")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF data asks; damaged EXIF data asks for nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
+    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
+        image = Image.fromarray(_to_eight_bits(np.asarray(image), image.mode))
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("LA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    if image.mode == "RGBA":
+        backdrop = Image.new("RGBA", image.size, (*background, 255))
+        image = Image.alpha_composite(backdrop, image)
+    return np.asarray(_standard_colours(image).convert("RGB"))
+
+
+def _to_eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """16-bit integers, or floats in [0, 1] or of any range, as uint8."""
+    numbers = values.astype(np.float64)
+    if mode == "F":
+        numbers = np.nan_to_num(numbers)
+        low, high = min(0.0, numbers.min()), max(1.0, numbers.max())
+        scaled = (numbers - low) / (high - low) * 255
+    else:
+        scaled = numbers / 257 if numbers.max() > 255 else numbers
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _standard_colours(image: Image.Image) -> Image.Image:
+    """CMYK, and RGB of a wide gamut, by the file's own colour profile to sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "CMYK"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        converted = ImageCms.profileToProfile(
+            image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    # A profile that cannot be used is ignored, as viewers do.
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+    return image if converted is None else converted
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
