@@ -1,13 +1,16 @@
-"""The compatible strategy equals the public program's traces, step for step."""
+"""The compatible strategy equals the public program's traces; the default one its own record."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import GoldenLoader
+from record_drag_golden import trace
 
 from pipeline.edit import drag
 from pipeline.edit.drag import AddHandle, DragModel, Limits, SetMask, Step, Stepped
@@ -84,3 +87,10 @@ def test_compatible_equals_the_trace(golden: GoldenLoader, name: str) -> None:
         slack = (1e-5 if step == 1 else max(2e-3, tolerance)) * np.abs(wanted).max()
         np.testing.assert_allclose(stepped.gradient, wanted[:, :6], atol=slack, rtol=0)
         np.testing.assert_allclose(state.ws, arrays[f"w/{step}"], atol=allowed[step], rtol=0)
+
+
+def test_the_default_drag_has_not_moved(root: Path) -> None:
+    recorded = json.loads((root / "tests/golden/drag_default.json").read_text())["steps"]
+    for now, then in zip(trace(), recorded, strict=True):
+        for key, value in then.items():
+            np.testing.assert_allclose(now[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
