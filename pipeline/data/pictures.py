@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 # Formats that are opened: those that Pillow decodes by itself. (It would hand PostScript to an
 # outside program.)
 FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM",
+    "PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM",
 )  # fmt: skip
 
 
