@@ -19,7 +19,7 @@ ARGS      ?=
 NETWORK_SETTING := $(if $(NETWORK),network=$(NETWORK))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint preprocess train invert edit report bench doctor clean
+.PHONY: help setup kernels demo test lint preprocess train invert edit report bench doctor clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -35,11 +35,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Installing the tested versions into $(VENV) (about 2 minutes) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	@$(PY) -m scripts.fetch_weights
+	@$(PY) -m scripts.build_kernels
 	@$(PY) -m scripts.doctor --quiet
 	@touch $@
 
 demo: setup ## paint, preprocess, train, invert, edit, report: the whole road on a CPU in about 10 minutes
 	$(PY) -m scripts.demo $(NETWORK_SETTING) $(ARGS)
+
+kernels: $(VENV)/.ready ## compile the fast operators (setup does it; again after changing csrc/)
+	$(PY) -m scripts.build_kernels --strict
 
 test: setup ## run the whole test suite
 	$(PY) -m pytest -n auto --dist loadfile

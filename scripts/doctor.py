@@ -81,7 +81,7 @@ def check_weights() -> list[Finding]:
     from pipeline import weights
 
     findings = []
-    for name, entry in weights.TABLE.items():
+    for name, file in weights.FILES.items():
         path = weights.find(name)
         if path is not None:
             findings.append(Finding(name, str(path)))
@@ -89,7 +89,7 @@ def check_weights() -> list[Finding]:
             findings.append(
                 Finding(
                     name,
-                    f"not fetched; instead: {entry.fallback}",
+                    f"not fetched; without it, {file.fallback}",
                     f"{sys.executable} -m scripts.fetch_weights",
                 )
             )
@@ -111,11 +111,21 @@ def check_animeface() -> Finding:
 
 def check_compiler() -> Finding:
     """A C++ compiler is optional."""
-    path = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    from torch_utils import native
+
+    path = native.compiler()
     if path is None:
-        return Finding("C++ compiler", "none (not needed: every operator runs in plain torch)")
+        return Finding("C++ compiler", "none (operators run in plain torch, slower)")
     version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     return Finding("C++ compiler", version.stdout.splitlines()[0] if version.stdout else path)
+
+
+def check_operators() -> Finding:
+    """Which implementation the operators use on the CPU, and why."""
+    from torch_utils import native
+
+    status = native.status()
+    return Finding("operators (CPU)", f"{'' if status.loaded else 'plain torch: '}{status.reason}")
 
 
 def diagnose() -> list[Finding]:
@@ -127,7 +137,8 @@ def diagnose() -> list[Finding]:
     ]
     findings += [check_package(*package) for package in REQUIRED_PACKAGES]
     if not any(finding.fatal for finding in findings):
-        findings += [check_device(), check_animeface(), *check_weights(), check_compiler()]
+        findings += [check_device(), check_animeface(), *check_weights()]
+        findings += [check_compiler(), check_operators()]
     return findings
 
 

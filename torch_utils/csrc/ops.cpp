@@ -1,0 +1,34 @@
+// Operator schemas: written once here; each backend's file registers its implementations.
+// The build's stamp lets Python refuse a library that was made from other sources.
+
+#include <torch/library.h>
+
+#ifndef ANIMEDRAG_STAMP
+#define ANIMEDRAG_STAMP "unstamped"
+#endif
+
+TORCH_LIBRARY(animedrag, m) {
+  m.def("build_stamp() -> str", []() { return std::string(ANIMEDRAG_STAMP); });
+
+  // Two filters and an activation between them, as index lines (see csrc/cpu/planes.h):
+  //   sizes: [mid_w, mid_h, out_w, out_h]; starts: [up_x, up_y, down_x, down_y].
+  //   Taps are 1-D (both axes) or 2-D [height, width] float32 on the CPU, correlated as they stand.
+  m.def(
+      "filtered_lrelu(Tensor x, Tensor? bias, Tensor up_taps, Tensor down_taps, int up, int down, "
+      "int[] sizes, int[] starts, float gain, float slope, float clamp, bool write_mask) "
+      "-> (Tensor y, Tensor mask)");
+  m.def(
+      "filtered_lrelu_masked(Tensor x, Tensor mask, Tensor up_taps, Tensor down_taps, int up, "
+      "int down, int[] sizes, int[] starts, float gain, float slope) -> Tensor");
+
+  //   factors: [up_x, up_y, down_x, down_y]; sizes and starts as above.
+  m.def(
+      "resample(Tensor x, Tensor up_taps, Tensor down_taps, int[] factors, int[] sizes, "
+      "int[] starts) -> Tensor");
+
+  m.def(
+      "bias_lrelu(Tensor x, Tensor? bias, float gain, float slope, float clamp) -> Tensor");
+  m.def(
+      "bias_lrelu_backward(Tensor dy, Tensor y, float gain, float slope, float clamp) "
+      "-> (Tensor dx, Tensor db)");
+}
