@@ -175,7 +175,8 @@ def _register_resample() -> None:
 
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         factors, sizes, starts, width, height = ctx.geometry
-        lines = _lines(*ctx.saved_tensors, factors, sizes, starts).transposed(width, height)
+        up_taps, down_taps = ctx.saved_tensors
+        lines = _lines(up_taps, down_taps, factors, sizes, starts).transposed(width, height)
         return resample(dy, lines), None, None, None, None, None
 
     torch.library.register_autograd(name, backward, setup_context=remember)
