@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline import weights
+from pipeline.data.config import FramingConfig
 from pipeline.errors import ConfigError, DataError, Interrupted, ModelError
 from pipeline.invert import picture, pti
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
@@ -144,12 +145,20 @@ def test_tuning_stops_early_and_may_be_left_out(tmp_path: Path, inputs: dict[str
 
 # ---- going on -------------------------------------------------------------------------------
 
+# Steps take their time, so that the signal arrives in the middle on a busy machine as well.
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
 from pipeline.errors import Interrupted
+from pipeline.invert import pti
 from pipeline.invert.stage import run
 from tests.test_invert import config
+
+def slowed(step):
+    return lambda *arguments: (time.sleep(0.1), step(*arguments))[1]
+
+for engine in (pti.Projection, pti.Tuning):
+    engine.step = slowed(engine.step)
 model, image, out = map(Path, sys.argv[1:])
 try:
     run(config(project={}, tune={"steps": 24}), {"model": model, "image": image}, out)
@@ -167,7 +176,7 @@ def _start(inputs: dict[str, Path], out: Path, root: Path) -> subprocess.Popen[s
 
 
 def _wait_for_lines(out: Path, process: subprocess.Popen[str], count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         trace = out / "trace.jsonl"
         if trace.exists() and len(trace.read_text().splitlines()) >= count:
@@ -276,6 +285,26 @@ def test_a_picture_of_one_pixel_is_inverted(tmp_path: Path, inputs: dict[str, Pa
     assert np.asarray(Image.open(tmp_path / "out" / "aligned.png")).shape == (32, 32, 3)
 
 
+def test_transparent_pixels_get_the_background_and_exif_turns(tmp_path: Path) -> None:
+    Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    prepared = picture.prepare(tmp_path / "clear.png", 16, 16, "none", background="#102030")
+    assert prepared.source[0, 0].tolist() == [0x10, 0x20, 0x30]
+    turned = Image.new("RGB", (30, 20), (255, 255, 255))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert picture.read(tmp_path / "turned.jpg").shape == (30, 20, 3)
+
+
+def test_the_framing_decides_how_much_is_cut_out(drawings_dir: Path) -> None:
+    drawing = sorted((drawings_dir / "drawings").iterdir())[0]
+    near, far = (
+        picture.prepare(drawing, 64, 64, "face", FramingConfig(face_widths=widths))
+        for widths in (1.5, 3.0)
+    )
+    assert far.transform.width == pytest.approx(2 * near.transform.width)
+
+
 def test_a_picture_without_a_face_is_refused_only_where_one_is_wanted(tmp_path: Path) -> None:
     path = tmp_path / "plain.png"
     Image.new("RGB", (80, 80), (128, 128, 128)).save(path)
@@ -378,7 +407,7 @@ def test_the_yaml_holds_the_dataclasss_defaults(root: Path) -> None:
     defaults = OmegaConf.to_container(OmegaConf.structured(InvertConfig))
     assert isinstance(defaults, dict)
     assert plain.keys() == defaults.keys()
-    interpolated = {"name", "model", "seed", "device", "image"}
+    interpolated = {"name", "model", "seed", "device", "image", "framing", "background"}
     assert {k: v for k, v in plain.items() if k not in interpolated} == {
         k: v for k, v in defaults.items() if k not in interpolated
     }

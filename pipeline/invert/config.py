@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from pipeline.data.config import FramingConfig
 from pipeline.errors import ConfigError, check_choice, check_range
 
 ALIGNMENTS = ("auto", "face", "none")
@@ -94,6 +95,10 @@ class InvertConfig:
     # face: find and level the face as preprocess does; none: the picture's middle square, as it is;
     # auto: none for a picture of the model's own size, else face, else (no face found) none.
     align: str = "auto"
+    # How much of the picture belongs to a face: as in the set that the model was trained on.
+    framing: FramingConfig = field(default_factory=FramingConfig)
+    # Colour behind transparent pixels: "#rrggbb" or a name.
+    background: str = "#ffffff"
     # Class of a model trained with labels; null where it has none.
     label: int | None = None
     # auto: lpips-vgg on a GPU, lpips-alex on a CPU, discriminator where the weights are missing.

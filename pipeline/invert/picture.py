@@ -14,10 +14,15 @@ from torch import Tensor
 
 from pipeline.data import align
 from pipeline.data.align import CropTransform
+from pipeline.data.config import FramingConfig
+from pipeline.data.pictures import PictureLimits, Rejected, decode, parse_colour
 from pipeline.errors import ConfigError, DataError
 
 # ITU-R BT.601: what a grey model sees of a coloured picture.
 _LUMA = (0.299, 0.587, 0.114)
+
+# What preprocess accepts, too; a picture of the largest size it decodes is smaller.
+MAX_FILE_BYTES = 200 * 10**6
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,25 @@ class Prepared:
     word: str  # what was done, for the user
 
 
-def prepare(path: Path, width: int, height: int, how: str) -> Prepared:
+def prepare(
+    path: Path,
+    width: int,
+    height: int,
+    how: str,
+    framing: FramingConfig | None = None,
+    background: str = "#ffffff",
+) -> Prepared:
     """Read the image file and cut out what a model of width x height px is to draw.
 
     Args:
         how: "face" levels the face as preprocess does, "none" takes the middle of the picture,
             "auto" decides (see InvertConfig.align).
+        framing: how much of the picture belongs to a face; None: preprocess's default.
+        background: colour behind transparent pixels.
 
     DataError where the file is no picture, or has no face and `how` is "face".
     """
-    source = read(path)
+    source = read(path, background)
     if how == "face" and width != height:
         raise ConfigError(
             f"align=face makes squares, but the model draws {width} x {height}; use align=none."
@@ -51,25 +65,35 @@ def prepare(path: Path, width: int, height: int, how: str) -> Prepared:
     if how == "none" or width != height or (how == "auto" and size == (width, height)):
         why = "taken as it is" if size == (width, height) else "its middle taken"
         return _middle(source, width, height, f"{path.name} was {why}")
-    return _face(path, source, width, required=how == "face")
+    return _face(path, source, width, framing or FramingConfig(), required=how == "face")
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path, background: str = "#ffffff") -> np.ndarray:
     """The picture in an image file, upright, H x W x 3 uint8; DataError where there is none."""
-    from PIL import Image, ImageOps
-
+    limits = PictureLimits(min_side_px=1, background=parse_colour(background))
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}).") from error
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise DataError(
+                f"{path} is larger than {MAX_FILE_BYTES // 10**6} MB; use a smaller copy."
+            )
+        return decode(path.read_bytes(), limits)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    except Rejected as reason:
+        raise DataError(f"{path} cannot be inverted: {reason}.") from reason
 
 
-def _face(path: Path, source: np.ndarray, resolution: int, required: bool) -> Prepared:
+def _face(
+    path: Path, source: np.ndarray, resolution: int, framing: FramingConfig, required: bool
+) -> Prepared:
     # The detectors load slowly; a picture taken as it is needs none.
     from pipeline.data import faces
 
-    found = faces.align_face(source, resolution)
+    found = faces.align_face(
+        source,
+        resolution,
+        framing=faces.Framing(framing.face_widths, framing.eye_height),
+    )
     face = found.face
     if face.detector != faces.WHOLE:
         word = f"the face in {path.name} was found by {face.detector} and levelled"

@@ -40,8 +40,9 @@ def run(
     device = choose_device(config.device)
     generator = _generator(inputs["model"], device)
     metric = choose_perceptual(config, device, inputs["model"])
+    width, height = _picture_size(generator, _labels(config, generator, 1))
     prepared = picture.prepare(
-        inputs["image"], *_picture_size(generator, _labels(config, generator, 1)), config.align
+        inputs["image"], width, height, config.align, config.framing, config.background
     )
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(prepared.source).save(out / "source.png")
