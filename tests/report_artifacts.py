@@ -114,7 +114,9 @@ def dataset(root: Path, name: str, hostile: str = "") -> tuple[Path, Manifest]:
         [
             {"source": f"{hostile}a.png", "reason": f"the file is truncated{hostile}"},
             {"source": "b.png", "reason": "no face was found"},
-            {"source": "c.png", "reason": "no face was found"},
+            {"source": "c.png", "reason": "no face was found (the best guess had 0.1)"},
+            {"source": "d.png", "reason": "near-duplicate of drawing001.png"},
+            {"source": "e.png", "reason": "near-duplicate of drawing002.png"},
         ],
     )
     split = {"train": names[:36], "heldout": names[36:]}

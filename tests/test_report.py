@@ -107,8 +107,9 @@ def test_every_picture_has_text_and_every_table_headers(page: Outline) -> None:
 
 def test_everything_asked_for_is_there(page: Outline) -> None:
     for words in (
-        "40 faces from 40 pictures; 36 to train on, 4 held out; 3 pictures left out.",
+        "40 faces from 40 pictures; 36 to train on, 4 held out; 5 pictures left out.",
         "no face was found",
+        "near-duplicate of another",
         "mediapipe",
         "after 60,000 images",
         "Pivot",
@@ -123,6 +124,12 @@ def test_everything_asked_for_is_there(page: Outline) -> None:
     # Six key frames with two handles and two targets each.
     assert page.values("circle", "class").count("handle") == 12
     assert page.values("circle", "class").count("target") == 12
+
+
+def test_reasons_that_differ_in_particulars_count_together(page: Outline) -> None:
+    assert page.text.count("near-duplicate of") == 1
+    assert page.text.count("no face was found") == 1
+    assert re.search(r"near-duplicate of another\s*2\s*d.png", page.text)
 
 
 def test_hostile_texts_are_escaped(tmp_path: Path) -> None:

@@ -103,6 +103,16 @@ def test_long_series_are_averaged_and_the_spread_is_kept() -> None:
     assert {y for _, y in coordinates(line.band)} == {TOP, HEIGHT - BOTTOM}
 
 
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_the_vertical_axis_ends_at_ticks(low: float, width: float) -> None:
+    plot = make_plot("t", [Series("s", [0, 1], [low, low + width])], x_label="x", y_label="y")
+    assert plot is not None
+    places = [tick.at for tick in plot.y_ticks]
+    assert (places[0], places[-1]) == (HEIGHT - BOTTOM, TOP)
+    # Enough lines to read a value by, not so many that they are all one sees.
+    assert 3 <= len(places) <= 8
+
+
 def test_a_gap_interrupts_the_line() -> None:
     values = [1.0, 2.0, math.nan, 3.0, 4.0]
     plot = make_plot("t", [Series("s", range(5), values)], x_label="x", y_label="y")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # One plot in the units of its viewBox; a plot is shown at about one screen pixel a unit.
 WIDTH, HEIGHT = 400, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 66, 20, 12, 40
 # More points than about one per two screen pixels cannot be seen; they are averaged.
 MAX_POINTS = 180
 TABLE_ROWS = 10
@@ -106,11 +106,16 @@ def _significant(value: float, digits: int) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values (steps of 1, 2 or 5 times a power of ten) inside [low, high], low < high."""
+def nice_step(low: float, high: float, count: int = 4) -> float:
+    """1, 2 or 5 times a power of ten, such that about `count` steps fit into low < high."""
     raw = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+
+
+def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """The multiples of `nice_step` inside [low, high], low < high."""
+    step = nice_step(low, high, count)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     # The index times the step, not a running sum: no 0.30000000000000004.
@@ -159,13 +164,13 @@ def _buckets(series: Series) -> list[list[_Bucket]]:
 
 @dataclass
 class _Scale:
-    """Maps data to viewBox units; degenerate ranges are widened so that a flat line shows."""
+    """An axis: maps [low, high] to viewBox units [start, end]; where its ticks are."""
 
     low: float
     high: float
     start: float
     end: float
-    ticks: list[float] = field(default_factory=list)
+    ticks: list[float]
 
     def __call__(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
@@ -183,12 +188,13 @@ def _range(values: Sequence[float], *, zero: bool = False) -> tuple[float, float
     return low, high
 
 
-def _round_range(low: float, high: float) -> tuple[float, float]:
-    """The range widened to whole ticks, so that the uppermost and lowest line carry a label."""
-    ticks = nice_ticks(low, high)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
+def _round_scale(low: float, high: float) -> _Scale:
+    """The vertical axis, widened to whole ticks: its uppermost and lowest line carry a label."""
+    step = nice_step(low, high)
     # The tolerance keeps a value that is a tick but for rounding from opening another step.
-    return math.floor(low / step + 1e-6) * step, math.ceil(high / step - 1e-6) * step
+    first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
+    ticks = [index * step for index in range(first, last + 1)]
+    return _Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP, ticks)
 
 
 def make_plot(
@@ -213,8 +219,9 @@ def make_plot(
     xs = [bucket.x for bucket in every]
     ys = [bucket.low for bucket in every] + [bucket.high for bucket in every]
     ys += [value for value, _ in guides]
-    x_scale = _Scale(*_range(xs), LEFT, WIDTH - RIGHT)
-    y_scale = _Scale(*_round_range(*_range(ys, zero=zero)), HEIGHT - BOTTOM, TOP)
+    x_low, x_high = _range(xs)
+    x_scale = _Scale(x_low, x_high, LEFT, WIDTH - RIGHT, nice_ticks(x_low, x_high))
+    y_scale = _round_scale(*_range(ys, zero=zero))
     lines = [_line(item, parts, x_scale, y_scale) for item, parts in runs]
     table_head, table = _table(x_label, runs)
     return Plot(
@@ -222,8 +229,8 @@ def make_plot(
         x_label=x_label,
         y_label=y_label,
         lines=lines,
-        x_ticks=_ticks(x_scale, 4),
-        y_ticks=_ticks(y_scale, 4),
+        x_ticks=_ticks(x_scale),
+        y_ticks=_ticks(y_scale),
         references=[Reference(y_scale(value), text) for value, text in guides],
         summary=_summary(title, runs),
         table_head=table_head,
@@ -231,8 +238,8 @@ def make_plot(
     )
 
 
-def _ticks(scale: _Scale, count: int) -> list[Tick]:
-    values = nice_ticks(scale.low, scale.high, count)
+def _ticks(scale: _Scale) -> list[Tick]:
+    values = scale.ticks
     step = values[1] - values[0] if len(values) > 1 else (scale.high - scale.low)
     return [Tick(scale(value), _tick_text(value, step)) for value in values]
 

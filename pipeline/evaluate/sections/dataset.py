@@ -18,6 +18,8 @@ from pipeline.evaluate.sections.shared import Table, count_text
 
 # Reasons shown one by one.
 MAX_REASONS = 15
+# How preprocess begins a reason that ends with the name of another picture.
+DUPLICATES = ("near-duplicate of", "the same picture as")
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,11 @@ def _detectors(faces: Sequence[Record]) -> Table:
 
 
 def _reasons(rejects: Sequence[Record]) -> Table:
-    counts = Counter(text(record.get("reason")) for record in rejects)
+    reasons = [_kind_of(text(record.get("reason"))) for record in rejects]
+    counts = Counter(reasons)
     examples: dict[str, str] = {}
-    for record in rejects:
-        examples.setdefault(text(record.get("reason")), text(record.get("source")))
+    for reason, record in zip(reasons, rejects, strict=True):
+        examples.setdefault(reason, text(record.get("source")))
     rows = [
         [reason, str(count), examples[reason]] for reason, count in counts.most_common(MAX_REASONS)
     ]
@@ -84,6 +87,14 @@ def _reasons(rejects: Sequence[Record]) -> Table:
         rows.append([f"{len(counts) - len(rows)} other reasons", str(rest), "see rejects.jsonl"])
     head = ["reason", "pictures", "for example"]
     return Table("Pictures left out", head, rows, frozenset({1}))
+
+
+def _kind_of(reason: str) -> str:
+    """The reason without what is particular to one picture, so that equal ones count together."""
+    for start in DUPLICATES:
+        if reason.startswith(start):
+            return f"{start} another"
+    return reason.split(" (")[0]
 
 
 def _length(value: object) -> int:
