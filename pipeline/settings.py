@@ -66,12 +66,12 @@ def root_schema(
 def register(stages: tuple[Stage, ...] = STAGES, groups: tuple[Group, ...] = GROUPS) -> None:
     """Make the schema known to Hydra, under the name conf/config.yaml gives first."""
     schema = OmegaConf.structured(root_schema(stages, groups))
-    shared = {group.config_class() for group in groups}
     for stage in stages:
         node = OmegaConf.structured(stage.config_class())
         for name, field_type in typing.get_type_hints(stage.config_class()).items():
-            if field_type in shared:
-                # The file says ${network} here, which OmegaConf takes only where nothing is yet.
+            if dataclasses.is_dataclass(field_type):
+                # A file may say ${network} or ${preprocess.framing} here, which OmegaConf takes
+                # only where nothing is yet.
                 node[name] = MISSING
         schema[stage.name] = node
     ConfigStore.instance().store(name=SCHEMA_NAME, node=schema)
