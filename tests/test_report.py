@@ -117,7 +117,7 @@ def test_everything_asked_for_is_there(page: Outline) -> None:
         "version 1",
         "drawing000.png",
         "2.13.0",
-        "1 min 24 s",
+        "1m 24s",
     ):
         assert words in page.text, words
     assert page.tags["video"] == 1

@@ -19,13 +19,12 @@ VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in the page: data URI, size in the page's file and size of the original."""
+    """A picture in the page: data URI, size in the page, width of the original."""
 
     src: str
     width: int
     height: int
     original_width: int
-    original_height: int
     alt: str
     caption: str = ""
 
@@ -83,7 +82,7 @@ def embed_picture(path: Path, alt: str, max_px: int, caption: str = "") -> Pictu
     lossless = image.width * image.height <= LOSSLESS_PIXELS
     image.save(buffer, "WEBP", lossless=lossless, quality=WEBP_QUALITY, method=4)
     uri = data_uri("image/webp", buffer.getvalue())
-    return Picture(uri, image.width, image.height, original[0], original[1], alt, caption)
+    return Picture(uri, image.width, image.height, original[0], alt, caption)
 
 
 def embed_film(folder: Path, max_bytes: int) -> Film | None:

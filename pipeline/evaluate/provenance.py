@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.artifacts.manifest import Manifest, Parent, Source, read_manifest
+from pipeline.console import duration
 from pipeline.errors import ArtifactError
 from pipeline.evaluate.payload import flatten, text
 from pipeline.evaluate.sections.shared import Table, count_text
@@ -104,16 +105,6 @@ def settings(manifests: Mapping[str, Manifest]) -> list[Table]:
         title = f"{manifest.plan.stage} ({manifest.reference})"
         tables.append(Table(title, ["key", "value"], rows))
     return tables
-
-
-def duration(seconds: float) -> str:
-    """Seconds as "3.2 s", "4 min 05 s" or "2 h 07 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _code(code: Mapping[str, object]) -> str:

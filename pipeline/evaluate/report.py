@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.artifacts.manifest import Manifest
+from pipeline.console import duration
 from pipeline.evaluate import provenance
 from pipeline.evaluate.config import ReportConfig
 from pipeline.evaluate.payload import nested, number
@@ -158,5 +159,5 @@ def _numbers(
         numbers.append(Number("px left between handles and targets", f"{edit.final_px:.2f}"))
     if manifests:
         total = sum(manifest.wall_seconds for manifest in manifests.values())
-        numbers.append(Number("work in all", provenance.duration(total)))
+        numbers.append(Number("work in all", duration(total)))
     return numbers
