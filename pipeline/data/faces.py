@@ -60,6 +60,8 @@ BELIEVED, BELIEVED_SUPPORTED = 0.75, 0.3
 MEDIAPIPE_SUPPORT, MEDIAPIPE_ALONE = 0.42, 0.5
 # From here on no further scan is made when one face is wanted.
 CERTAIN = 0.9
+# Below this mean likelihood animeface's size is averaged with mediapipe's.
+SURE_OF_SIZE = 0.95
 # Turned pictures offer many more chances of a false find; there both detectors must agree.
 TURNED_ALONE, TURNED_SUPPORT = 0.97, 0.4
 # Mediapipe's close-ups of a candidate: sides in face widths, size in px.
@@ -154,6 +156,7 @@ class _Evidence:
     views: float = 0.0  # animeface's mean likelihood over the close-ups
     mediapipe: float = 0.0
     close_up: float = 0.0  # mediapipe's mean score over its own close-ups
+    mediapipe_width: float | None = None
     looks: int = 0
     measured: Face | None = None
 
@@ -261,7 +264,7 @@ class FaceFinder:
         if self._mediapipe is None:
             return []
         evidence = [
-            _Evidence(proposal, mediapipe=proposal.score)
+            _Evidence(proposal, mediapipe=proposal.score, mediapipe_width=proposal.face_width)
             for proposal in self._mediapipe.propose(picture.image)
         ]
         for one in evidence:
@@ -368,7 +371,12 @@ class FaceFinder:
         if doubtful and views >= BELIEVED_SUPPORTED and one.mediapipe < MEDIAPIPE_SUPPORT:
             one.mediapipe = self._support(picture, pooled.eyes, pooled.width, pooled.roll_degrees)
         if one.believed():
-            one.measured = replace(pooled, score=one.score)
+            width = pooled.width
+            if views < SURE_OF_SIZE and one.mediapipe_width is not None:
+                # In faces that it hardly recognises (bowed, turned away) animeface sees too small
+                # ones; mediapipe's boxes are coarse, but not biased.
+                width = float(np.sqrt(width * one.mediapipe_width))
+            one.measured = replace(pooled, score=one.score, width=width)
 
 
 class _Picture:
@@ -491,8 +499,10 @@ def _roll(sights: list[_Sight], parts: np.ndarray) -> float | None:
     """Angle of the eye line in degrees, or None where the sights do not agree about it."""
     lines = np.array([sight.parts[1] - sight.parts[0] for sight in sights])
     angles = np.degrees(np.arctan2(lines[:, 1], lines[:, 0]))
-    middle = _angle(parts[1] - parts[0])
-    spread = np.sqrt(np.mean(_wrapped(angles - middle) ** 2))
+    rough = _angle(parts[1] - parts[0])
+    # One sight in four may have taken an ear or a mouth for an eye: medians do not mind.
+    middle = rough + float(np.median(_wrapped(angles - rough)))
+    spread = float(np.median(np.abs(_wrapped(angles - middle))))
     down = _angle(parts[4] - parts[:2].mean(axis=0)) - 90.0
     skew = abs(float(_wrapped(np.array(down - middle))))
     if len(sights) < 2 or spread > ROLL_SPREAD_DEGREES or skew > ROLL_SKEW_DEGREES:
