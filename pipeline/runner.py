@@ -120,7 +120,7 @@ def _run(
     except AnimedragError:
         raise
     except Exception as error:
-        log = draft.folder / "error.log"
+        log = draft.error_log
         with disk_errors(draft.folder):
             log.write_text(traceback.format_exc(), encoding="utf-8")
         raise StageFailed(

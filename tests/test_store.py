@@ -550,3 +550,8 @@ def test_wall_time_adds_up_over_pieces(store: Store) -> None:
     assert draft.seconds >= 0.4
     artifact = Artifact(draft.commit({}))
     assert artifact.manifest.wall_seconds >= 0.4
+
+
+def test_an_empty_draft_leaves_no_litter(store: Store) -> None:
+    store.draft(plan_of(), quiet).close()
+    assert not list(drafts_folder(store.root).iterdir())

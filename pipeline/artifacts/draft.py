@@ -52,6 +52,8 @@ class Draft:
         self._plan = plan
         self.folder = folder_of(root, plan)
         self.out = self.folder / "payload"
+        # Traceback of a stage that met an unexpected error.
+        self.error_log = self.folder / "error.log"
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(lock_of(self.folder), on_wait)
         self._gone = False
@@ -172,7 +174,14 @@ class Draft:
             return target
 
     def close(self) -> None:
-        """Keep the draft for later: note the time spent and let others have it."""
+        """Keep the draft for later: note the time spent and let others have it.
+
+        A draft with nothing in it (the stage refused its input, or the commit was cut short just
+        after it had become visible) goes instead.
+        """
+        empty = not self.out.is_dir() or not any(self.out.iterdir())
+        if not self._gone and empty and not self.error_log.exists():
+            self.discard()
         if not self._gone:
             with contextlib.suppress(OSError):  # a full disk costs the note, not the draft
                 self._record(self.seconds, None)
