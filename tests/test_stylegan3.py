@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from pipeline.errors import ModelError
+from pipeline.models.checkpoint import WithoutWeights
 from pipeline.models.filter_design import design_lowpass_filter
 from pipeline.models.stylegan3 import Generator
 from tests.reference import check_probes, close, load_state, tensor, watch
@@ -108,3 +113,201 @@ def test_filter_design_equals_the_original(golden: Callable) -> None:
         assert (f is None) == case["identity"]
         if f is not None:
             close(name, f, arrays[f"{name}/f"])
+
+
+SMALL: dict[str, Any] = {
+    "z_dim": 16, "c_dim": 0, "w_dim": 16, "img_resolution": 32, "img_channels": 3,
+    "channel_base": 512, "channel_max": 16, "num_layers": 6,
+}  # fmt: skip
+ROTATION: dict[str, Any] = {"conv_kernel": 1, "use_radial_filters": True}
+
+
+def small(**changes: Any) -> Generator:
+    torch.manual_seed(0)
+    return Generator(**{**SMALL, **changes}).eval().requires_grad_(False)
+
+
+def small_ws(net: Generator, count: int = 2) -> torch.Tensor:
+    return net.mapping(torch.randn([count, 16]), None)
+
+
+def test_official_sizes(golden_dir: Path) -> None:
+    table = json.loads((golden_dir / "nets/official_size_tables.json").read_text())["configs"]
+    configs = {name: entry for name, entry in table.items() if name.startswith("sg3")}
+    assert len(configs) == 8
+    for name, entry in configs.items():
+        kind, resolution = name.split("-")
+        given: dict[str, Any] = {"img_resolution": int(resolution), "img_channels": 3, "c_dim": 0}
+        if kind == "sg3r":
+            given |= {"channel_base": 65536, "channel_max": 1024, **ROTATION}
+        with WithoutWeights():
+            net = Generator(z_dim=512, w_dim=512, **given)
+        assert net.num_ws == entry["num_ws"]
+        shapes = {k: list(v.shape) for k, v in net.state_dict().items()}
+        assert shapes == entry["G_state"], name
+        assert sum(p.numel() for p in net.parameters()) == entry["G_params"], name
+        check_layout(net, entry)
+
+
+def test_filters_of_the_official_sizes(golden_dir: Path) -> None:
+    """The few distinct filters, on nets with few channels (filters do not depend on them)."""
+    table = json.loads((golden_dir / "nets/official_size_tables.json").read_text())["configs"]
+    for name, entry in table.items():
+        if not name.startswith("sg3"):
+            continue
+        given: dict[str, Any] = ROTATION if name.startswith("sg3r") else {}
+        resolution = int(name.split("-")[1])
+        net = Generator(
+            16, 0, 16, resolution, 3, channel_base=4 * resolution, channel_max=4, **given
+        )
+        # Layers by their number, because their names carry the number of channels.
+        filters = {
+            (key.split(".")[1].split("_")[0], key.split(".")[2]): value
+            for key, value in net.state_dict().items()
+            if key.endswith("_filter")
+        }
+        assert len(filters) == len(entry["filter_checks"])
+        for key, check in entry["filter_checks"].items():
+            f = filters[key.split(".")[1].split("_")[0], key.split(".")[2]]
+            found = {
+                "sum": float(f.double().sum()),
+                "sumsq": float(f.double().square().sum()),
+                "first": float(f.flatten()[0]),
+            }
+            assert found == pytest.approx(check, rel=1e-5, abs=1e-9), (name, key)
+
+
+def test_features_are_those_of_the_whole_pass_and_no_later_layer_runs() -> None:
+    net = small()
+    ws = small_ws(net)
+    reached = watch(net.synthesis, net.synthesis.layer_names)
+    whole = net.synthesis(ws)
+    for index, name in enumerate(net.synthesis.layer_names):
+        reached.clear()
+        features = net.synthesis.features(ws, name)
+        assert list(reached) == net.synthesis.layer_names[: index + 1]
+        assert torch.equal(features, net.synthesis.features(ws, index))
+        both, img = net.synthesis.features_and_image(ws, name)
+        assert torch.equal(features, both)
+        assert torch.equal(img, whole)
+        frame = net.synthesis.feature_frame(name)
+        assert features.shape[1:] == (frame.channels, frame.height, frame.width)
+        assert torch.equal(net.synthesis.features(ws[:, : frame.ws_rows], name), features)
+        changed = ws.clone()
+        changed[:, frame.ws_rows - 1] += 1
+        assert not torch.equal(net.synthesis.features(changed, name), features)
+    with pytest.raises(ModelError, match="L0_"):
+        net.synthesis.features(ws, "L0")
+
+
+def test_margin_of_the_published_size() -> None:
+    """At 512 px, x on the dragged map resized to 512 is image position 1.3125 x - 80."""
+    with WithoutWeights():
+        net = Generator(512, 0, 512, 512, 3)
+    frame = net.synthesis.feature_frame(net.synthesis.drag_layer)
+    assert (frame.name, frame.width) == ("L5_84_512", 84)
+    resized = torch.tensor([0.0, 100.0, 511.0])
+    torch.testing.assert_close(frame.to_image(resized * 84 / 512), 1.3125 * resized - 80)
+
+
+@pytest.mark.parametrize("kind", [{}, ROTATION])
+def test_feature_frame_points_to_where_the_features_act(kind: dict[str, Any]) -> None:
+    """The features that a pixel depends on most lie around where the frame says."""
+    net = small(img_resolution=64, channel_base=2048, channel_max=32, num_layers=8, **kind)
+    ws = small_ws(net, 4)
+    for index in (2, 4, 6, 7):
+        name = net.synthesis.layer_names[index]
+        frame = net.synthesis.feature_frame(name)
+        leaves: list[torch.Tensor] = []
+
+        def track(_: Any, __: Any, x: torch.Tensor, leaves: list = leaves) -> torch.Tensor:
+            leaves.append(x.detach().requires_grad_())
+            return leaves[-1]
+
+        hook = net.synthesis.get_submodule(name).register_forward_hook(track)
+        img = net.synthesis(ws)
+        hook.remove()
+        for row, column in ((32, 32), (21, 43)):
+            (gradient,) = torch.autograd.grad(
+                img[:, :, row, column].sum(), leaves[0], retain_graph=True
+            )
+            energy = gradient.square().sum(dim=[0, 1])
+            energy = energy / energy.sum()
+            line = torch.arange(frame.width) + 0.5
+            found = [float((energy.sum(0) * line).sum()), float((energy.sum(1) * line).sum())]
+            expected = frame.to_features(torch.tensor([column + 0.5, row + 0.5]))
+            # 3x3 kernels with random weights are not symmetric; 1x1 kernels are.
+            assert found == pytest.approx(expected.tolist(), abs=0.2 if kind else 0.6), name
+
+
+@pytest.mark.parametrize("kind", [{}, ROTATION])
+def test_features_move_with_the_input(kind: dict[str, Any]) -> None:
+    """Shifting the input by whole feature pixels shifts every layer's inner features by as much."""
+    net = small(**kind)
+    ws = small_ws(net, 1)
+    shift_px = 4
+    moved = copy.deepcopy(net)
+    # The transform maps output positions to input positions, in image sides.
+    moved.synthesis.input.transform[0, 2] = -shift_px / 32
+    for layer in (0, 2, 4):
+        frame = net.synthesis.feature_frame(layer)
+        step = round(shift_px * frame.scale)
+        assert step == shift_px * frame.scale
+        before, after = net.synthesis.features(ws, layer), moved.synthesis.features(ws, layer)
+        expected = torch.roll(before, step, dims=3)
+        inner = slice(9, -9)
+        error = (after - expected)[..., inner, inner].square().mean().sqrt()
+        contrast = (before - expected)[..., inner, inner].square().mean().sqrt()
+        assert float(error) < 0.05 * float(contrast), frame.name
+
+
+def test_rotation_variant_turns_with_its_input() -> None:
+    """A quarter turn of the input turns the picture (exactly on the grid: no resampling)."""
+    net = small(**ROTATION)
+    ws = small_ws(net, 1)
+    turned = copy.deepcopy(net)
+    # Output position (x, y) shows what was at (y, -x).
+    turned.synthesis.input.transform[:2, :2] = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    before, after = net.synthesis(ws), turned.synthesis(ws)
+    expected = torch.rot90(before, -1, dims=[2, 3])
+    error = (after - expected)[..., 6:-6, 6:-6].square().mean().sqrt()
+    contrast = (before - expected)[..., 6:-6, 6:-6].square().mean().sqrt()
+    assert float(error) < 0.05 * float(contrast)
+
+
+def test_first_row_of_ws_moves_the_input_rigidly() -> None:
+    """Whatever row 0 asks for, rotation and shift keep the spectrum's energy."""
+    net = small()
+    torch.nn.init.normal_(net.synthesis.input.affine.weight)
+    x = net.synthesis.input(torch.randn([2, 16]))
+    still = net.synthesis.input(torch.zeros([1, 16]))
+    assert x.shape[1:] == still.shape[1:]
+    assert float(x.square().mean() / still.square().mean()) == pytest.approx(1, abs=0.35)
+
+
+def test_every_parameter_trains() -> None:
+    torch.manual_seed(0)
+    net = Generator(**SMALL)
+    net(torch.randn([2, 16]), None).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_magnitudes_follow_only_when_asked() -> None:
+    net = small(magnitude_ema_beta=0.5)
+    z = torch.randn([4, 16])
+    net(z, None)
+    layer = net.synthesis.get_submodule(net.synthesis.layer_names[0])
+    assert float(layer.magnitude_ema) == 1
+    energy = net.synthesis.input(net.mapping(z, None)[:, 0]).square().mean()
+    net(z, None, update_emas=True)
+    assert float(layer.magnitude_ema) == pytest.approx(0.5 + 0.5 * float(energy), rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"img_resolution": 48}, {"img_resolution": 8}])
+def test_impossible_resolutions_are_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=f"img_resolution={changes['img_resolution']}"):
+        small(**changes)
+    with pytest.raises(ModelError, match="num_critical=6"):
+        small(num_critical=6)

@@ -23,6 +23,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import AnimedragError, ModelError, nearest
 from pipeline.models import stylegan2, stylegan3
@@ -40,6 +41,7 @@ CLASSES: dict[str, type[nn.Module]] = {
 # Far above anything real, far below what a damaged or hostile file needs to eat all memory.
 MAX_ARCHITECTURE_BYTES = 1_000_000
 MAX_NUMBER = 2**20
+MAX_LIST = 64
 MAX_NUMBERS = {
     "img_resolution": 8192,
     "num_layers": 64,
@@ -48,6 +50,22 @@ MAX_NUMBERS = {
     "num_fp16_res": 64,
 }
 NETWORK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+class WithoutWeights(TorchFunctionMode):
+    """While active, random weights take neither memory nor time nor random numbers.
+
+    A network built so serves for its shapes, or to be given tensors by assignment. (torch's meta
+    device would do the same, but importing what it needs takes seconds.)
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.randn, torch.rand, torch.normal):
+            size = (kwargs or {}).get("size", args[0] if args else ())
+            return torch.zeros([]).expand(size)
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -152,7 +170,7 @@ def _description(path: Path, name: str, entry: Any) -> NetworkDescription:
     arguments = entry.get("arguments") if isinstance(entry, dict) else None
     if not NETWORK_NAME.fullmatch(name) or not isinstance(arguments, dict):
         raise ModelError(f"{path} describes network {name!r} in a way that is not of its format.")
-    if class_name not in CLASSES:
+    if not isinstance(class_name, str) or class_name not in CLASSES:
         raise ModelError(
             f"{path} names class {class_name!r} for network {name}, which is not known; "
             f"the nearest is {nearest(class_name, CLASSES)} (known: {', '.join(CLASSES)})."
@@ -167,6 +185,8 @@ def _check_numbers(path: Path, value: Any, key: str = "") -> None:
         for inner_key, inner in value.items():
             _check_numbers(path, inner, inner_key)
     elif isinstance(value, list):
+        if len(value) > MAX_LIST:
+            raise ModelError(f"{path} has {key} with more than {MAX_LIST} entries.")
         for inner in value:
             _check_numbers(path, inner, key)
     elif isinstance(value, int | float):
@@ -176,9 +196,9 @@ def _check_numbers(path: Path, value: Any, key: str = "") -> None:
 
 
 def _construct(folder: Path, name: str, description: NetworkDescription) -> nn.Module:
-    """The network without tensors: its parameters are on torch's meta device."""
+    """The network, its weights still without values."""
     try:
-        with torch.device("meta"):
+        with WithoutWeights():
             return CLASSES[description.class_name](**description.arguments)
     except AnimedragError as error:
         raise ModelError(f"{folder / ARCHITECTURE_FILE}, network {name}: {error}") from None

@@ -41,9 +41,8 @@ class FullyConnectedLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.weight = nn.Parameter(
-            torch.randn([out_features, in_features]) * (weight_init / lr_multiplier)
-        )
+        deviation = weight_init / lr_multiplier
+        self.weight = nn.Parameter(torch.normal(0.0, deviation, size=[out_features, in_features]))
         start = torch.as_tensor(bias_init, dtype=torch.float32) / lr_multiplier
         self.bias = nn.Parameter(start.expand(out_features).clone()) if bias else None
         self.weight_gain = lr_multiplier / math.sqrt(in_features) if in_features else 1.0
