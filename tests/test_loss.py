@@ -45,9 +45,12 @@ def check_gradients(network: torch.nn.Module, expected: dict[str, np.ndarray]) -
         for name, parameter in network.named_parameters()
         if parameter.grad is not None
     }
-    assert set(found) == set(expected)
+    # A bias behind a linear layer has gradient zero here; operators may leave it out instead.
+    nonzero = {name for name, value in expected.items() if value.any()}
+    assert nonzero <= set(found) <= set(expected)
     largest = max(float(np.abs(value).max()) for value in expected.values())
-    for name, value in expected.items():
+    for name in found:
+        value = expected[name]
         # Tensors whose gradient is small beside the others' carry the others' rounding.
         scale = max(float(np.abs(value).max()), 1e-3 * largest)
         error = float(np.abs(found[name].numpy() - value).max()) / scale
