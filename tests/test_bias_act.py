@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from torch_utils import native
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
+
+
+@pytest.fixture(autouse=True, params=["as installed", "plain torch"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: with compiled operators where they are built, and without."""
+    if request.param == "plain torch":
+        monkeypatch.setattr(native, "runs_on", lambda x: False)
 
 
 @pytest.mark.parametrize("act", list(ACTIVATIONS))

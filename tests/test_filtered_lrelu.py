@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from pipeline.models.filter_design import design_lowpass_filter
+from torch_utils import native
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
+
+
+@pytest.fixture(autouse=True, params=["as installed", "plain torch"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: with compiled operators where they are built, and without."""
+    if request.param == "plain torch":
+        monkeypatch.setattr(native, "runs_on", lambda x: False)
 
 
 @pytest.mark.parametrize(("up", "down", "radial"), [(2, 2, False), (4, 2, False), (2, 2, True)])

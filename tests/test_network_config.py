@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def test_files_set_and_explain_every_key(root: Path) -> None:
         lines = (root / f"conf/network/{name}.yaml").read_text().splitlines()
         set_here = {line.split(":")[0] for line in lines if line and not line.startswith("#")}
         assert set_here == keys, name
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in pairwise(lines):
             if line and not line.startswith("#"):
                 assert before.startswith("#"), (name, line)
 

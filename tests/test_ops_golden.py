@@ -10,10 +10,18 @@ import torch
 import torch.nn.functional as F
 
 from tests.reference import Arrays, check_case, close
+from torch_utils import native
 from torch_utils.ops import conv2d, upfirdn2d
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
 from torch_utils.ops.grid_sample import grid_sample
+
+
+@pytest.fixture(autouse=True, params=["as installed", "plain torch"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: with compiled operators where they are built, and without."""
+    if request.param == "plain torch":
+        monkeypatch.setattr(native, "runs_on", lambda x: False)
 
 
 def options(case: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torch_utils import native
 from torch_utils.ops.upfirdn2d import (
     downsample2d,
     filter2d,
@@ -15,6 +16,13 @@ from torch_utils.ops.upfirdn2d import (
     upfirdn2d,
     upsample2d,
 )
+
+
+@pytest.fixture(autouse=True, params=["as installed", "plain torch"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: with compiled operators where they are built, and without."""
+    if request.param == "plain torch":
+        monkeypatch.setattr(native, "runs_on", lambda x: False)
 
 
 def by_definition(

@@ -50,8 +50,10 @@ def filtered_lrelu(
         lines = _lines(x, fu, fd, up, down, padding, flip_filter)
         return compiled.filtered_lrelu(x, b, lines, gain, slope, clamp)
     x = bias_act(x, b)
-    x = upfirdn2d(x, fu, up=up, padding=padding, gain=up**2, flip_filter=flip_filter)
-    x = bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
+    # A positive gain commutes with the leaky ReLU; in the filter it costs nothing.
+    before, after = (gain, 1.0) if gain > 0 else (1.0, gain)
+    x = upfirdn2d(x, fu, up=up, padding=padding, gain=up**2 * before, flip_filter=flip_filter)
+    x = bias_act(x, act="lrelu", alpha=slope, gain=after, clamp=clamp)
     return upfirdn2d(x, fd, down=down, flip_filter=flip_filter)
 
 
