@@ -105,3 +105,15 @@ def test_demodulation_keeps_unit_variance_whatever_the_styles() -> None:
     s = torch.randn([2, 32]) * torch.tensor([[0.01], [50.0]])
     deviation = modulated_conv2d(x, w, s, padding=1).std(dim=[1, 2, 3])
     torch.testing.assert_close(deviation, torch.ones(2), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_half_precision_holds_large_weights_and_styles(fused: bool) -> None:
+    """Products beyond half precision's range (65504) are scaled away before they arise."""
+    torch.manual_seed(0)
+    x = torch.randn([2, 8, 8, 8])
+    w, s = torch.randn([6, 8, 3, 3]) * 300, torch.randn([2, 8]) * 300
+    exact = modulated_conv2d(x, w, s, up=2, padding=1, resample_filter=K4, fused=fused)
+    half = modulated_conv2d(x.half(), w, s, up=2, padding=1, resample_filter=K4, fused=fused)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), exact, atol=0.02, rtol=0.02)
