@@ -76,7 +76,9 @@ def modulated_conv2d(
     input_gain: torch.Tensor | float | None = None,
     fused: bool | None = None,
 ) -> torch.Tensor:
-    """Convolution whose weights are scaled per image and input channel (Karras et al. 2020).
+    """Convolution whose weights are scaled per image and input channel.
+
+    Karras et al. 2020, section 2.2, equations 1 and 3.
 
     Args:
         x: images [N, in_channels, H, W].
