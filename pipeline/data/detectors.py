@@ -117,7 +117,7 @@ class MediapipeDetector:
                         min_detection_confidence=min_score,
                     )
                 )
-                self._detect(np.zeros((64, 64, 3), np.uint8))  # the first call is the loud one
+                self._detect(np.zeros((64, 64, 3), np.uint8))
             # A build for another machine, or a changed model file, fails in ways of its own.
             except Exception as error:
                 raise DetectorMissing(f"it does not start ({error})") from error
@@ -142,9 +142,9 @@ class MediapipeDetector:
     def _detect(self, image: np.ndarray) -> Any:
         mediapipe = self._mediapipe
         data = np.ascontiguousarray(image)
-        return self._detector.detect(
-            mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=data)
-        )
+        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=data)
+        with quiet_stderr():  # it may complain about its own memory at any picture
+            return self._detector.detect(picture)
 
 
 class CascadeDetector:

@@ -49,6 +49,8 @@ PART_NAMES = ("left_eye", "right_eye", "nose", "mouth", "chin")  # left in the i
 # which is 73 to 95 px: where animeface is at its best.
 VIEWS = ((176, False, -7.0), (192, True, 7.0), (160, True, -3.0), (208, False, 3.0))
 VIEW_WIDTHS = 2.2
+# Rounds of two views end when two rounds were levelled to within so many degrees.
+MAX_ROUNDS, LEVEL_DEGREES = 4, 12.0
 # In a close-up the face's size is known; windows smaller than this share of it are not searched.
 VIEW_MIN_WINDOW = 0.65
 # Medians over 33 drawings, in widths of animeface's box: eye to eye, eyes to mouth, eyes to chin.
@@ -64,6 +66,8 @@ CERTAIN = 0.9
 SURE_OF_SIZE = 0.95
 # Turned pictures offer many more chances of a false find; there both detectors must agree.
 TURNED_ALONE, TURNED_SUPPORT = 0.97, 0.4
+# Further leans at which a doubtful upright candidate is looked at, in degrees.
+LEANS = (30.0, -30.0)
 # Mediapipe's close-ups of a candidate: sides in face widths, size in px.
 SUPPORT_WIDTHS, SUPPORT_SIZE = (2.0, 3.0), 192
 # A weak find of mediapipe's counts if its close-ups are this convincing.
@@ -349,24 +353,20 @@ class FaceFinder:
         if self._animeface is None:
             return
         one.looks += 1
-        sights: list[_Sight] = []
-        place, roll = one.proposal, one.roll
-        for count, view in enumerate(VIEWS):
-            if count == 2:
-                if not sights:  # two misses: not worth two more
-                    break
-                # Centre the remaining views on what the first ones saw.
-                seen = _pool(sights)
-                place = Proposal(seen.eyes[0], seen.eyes[1], seen.width, seen.score, "animeface")
-                roll = seen.roll_degrees if seen.roll_degrees else roll
-            sight = _look(self._animeface.library, picture, place, roll, view)
-            if sight is not None:
-                sights.append(sight)
-        views = sum(sight.likelihood for sight in sights) / len(VIEWS)
+        roll = one.roll
+        sights, views = _look_around(self._animeface.library, picture, one.proposal, roll)
+        if views < CERTAIN and (views >= BELIEVED_SUPPORTED or one.mediapipe >= MEDIAPIPE_SUPPORT):
+            # Perhaps a face, but leaning further than animeface recognises.
+            for lean in LEANS:
+                leaning, seen = _look_around(
+                    self._animeface.library, picture, one.proposal, one.roll + lean
+                )
+                if seen >= max(CERTAIN, views):
+                    sights, views, roll = leaning, seen, one.roll + lean
         if views < one.views or not sights:
             return
         one.views = views
-        pooled = _pool(sights, fallback_roll=one.roll)
+        pooled = _pool(sights, fallback_roll=roll)
         doubtful = views < BELIEVED or one.roll != 0.0
         if doubtful and views >= BELIEVED_SUPPORTED and one.mediapipe < MEDIAPIPE_SUPPORT:
             one.mediapipe = self._support(picture, pooled.eyes, pooled.width, pooled.roll_degrees)
@@ -416,6 +416,36 @@ class _Sight:
     parts: np.ndarray  # 5 x 2 in the order of PART_NAMES
     center: np.ndarray  # of the face's box
     box_width: float
+
+
+def _look_around(
+    library: nvxs.Nvxs, picture: _Picture, place: Proposal, roll: float
+) -> tuple[list[_Sight], float]:
+    """Close-ups of a place in rounds of two, each levelled and centred by the one before.
+
+    Returns what was seen from about the right angle, and its mean likelihood (misses count 0).
+    """
+    rounds: list[tuple[float, list[_Sight]]] = []  # (the roll it was levelled by, its sights)
+    for number in range(MAX_ROUNDS):
+        pair = VIEWS[2 * number % len(VIEWS) :][:2]
+        looks = [_look(library, picture, place, roll, view) for view in pair]
+        sights = [sight for sight in looks if sight is not None]
+        rounds.append((roll, sights))
+        if number == 0 and not sights:  # two misses: not worth two more
+            return [], 0.0
+        if sights:
+            seen = _pool(sights, fallback_roll=roll)
+            place = Proposal(seen.eyes[0], seen.eyes[1], seen.width, seen.score, "animeface")
+            roll = seen.roll_degrees
+        level = [sights for turned, sights in rounds if abs(turned - roll) <= LEVEL_DEGREES]
+        if len(level) >= 2:
+            break
+    else:
+        # Never level twice: the face's angle cannot be read; the last rounds are as good as any.
+        level = [sights for _, sights in rounds[-2:]]
+    pooled = [sight for sights in level for sight in sights]
+    views = sum(sight.likelihood for sight in pooled) / len(VIEWS)
+    return pooled, views
 
 
 def _look(

@@ -46,7 +46,7 @@ class Picture:
 
     image: np.ndarray  # H x W x 3 uint8
     sha256: str  # of the file's bytes, or of the pixels where there is no file
-    known_faces: tuple[KnownFace, ...] | None = None  # None: the source knows nothing of faces
+    known_faces: tuple[KnownFace, ...] | None = None  # main one first; None: nothing is known
 
 
 class Item(Protocol):
@@ -122,7 +122,10 @@ class PaintedItem:
 
         if self.mode == "scenes":
             scene = paint_scene(self.seed, self.index, character_number=self.character)
-            image, points = scene.image, [face.landmarks for face in scene.faces]
+            # The first is the character's, if one was asked for; else the largest counts most.
+            key = (lambda face: -face.face_width) if self.character is None else (lambda face: 0)
+            image = scene.image
+            points = [face.landmarks for face in sorted(scene.faces, key=key)]
         else:
             painting = sample_face(
                 self.seed, self.index, character_number=self.character, size=self.size

@@ -1,0 +1,205 @@
+"""Finding and framing faces: on painted faces everywhere, on real drawings where they are present.
+
+Painted scenes give exact truth; real drawings give the rates that the detectors are there for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline import weights
+from pipeline.data import nvxs
+from pipeline.data.align import crop
+from pipeline.data.faces import (
+    PART_NAMES,
+    Face,
+    FaceFinder,
+    Framing,
+    align_face,
+    whole_picture,
+)
+from pipeline.data.painter import sample_face
+from pipeline.data.preparation import known_face
+from pipeline.data.sources import KnownFace
+from pipeline.errors import ConfigError, DataError
+
+HAS_ANIMEFACE = not isinstance(nvxs.load(), str)
+HAS_MEDIAPIPE = weights.find("mediapipe-face") is not None
+needs_animeface = pytest.mark.skipif(not HAS_ANIMEFACE, reason=f"animeface: {nvxs.load()}")
+needs_mediapipe = pytest.mark.skipif(
+    not HAS_MEDIAPIPE, reason="mediapipe's model is not in the cache (`make setup` fetches it)"
+)
+
+
+@pytest.fixture(scope="module")
+def finder() -> Iterator[FaceFinder]:
+    with FaceFinder() as chain:
+        yield chain
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def painted(index: int, size: int = 300) -> tuple[np.ndarray, Face]:
+    """A painted face with open eyes, and the truth about it."""
+    painting = sample_face(11, index, size=size, expression="neutral")
+    return np.ascontiguousarray(painting.image), known_face(KnownFace(painting.landmarks))
+
+
+faces = st.builds(
+    Face,
+    box=st.just((0.0, 0.0, 1.0, 1.0)),
+    score=st.just(1.0),
+    detector=st.just("animeface"),
+    eyes=st.tuples(st.floats(-500, 2000), st.floats(-500, 2000)),
+    width=st.floats(5, 1500),
+    roll_degrees=st.floats(-180, 180),
+)
+
+
+@given(faces, st.floats(1, 4), st.floats(0.2, 0.8))
+def test_framing_puts_the_eyes_in_their_place(face: Face, widths: float, height: float) -> None:
+    transform = Framing(widths, height).transform(face)
+    assert np.allclose(transform.apply(np.array(face.eyes)), [0.5, height], atol=1e-6)
+    assert math.isclose(transform.width, widths * face.width)
+    # The eye line of the face is level in the crop.
+    roll = np.radians(face.roll_degrees)
+    along = np.array(face.eyes) + 50 * np.array([np.cos(roll), np.sin(roll)])
+    assert abs(transform.apply(along)[1] - height) < 1e-6
+
+
+def test_impossible_framings_are_refused() -> None:
+    for values in ((0.1, 0.5), (2.0, 1.0), (math.nan, 0.5)):
+        with pytest.raises(ConfigError, match="framing"):
+            Framing(*values)
+
+
+@needs_animeface
+def test_painted_faces_are_found_where_they_are(finder: FaceFinder) -> None:
+    widths = []
+    for index in range(6):
+        image, truth = painted(index)
+        (face, *_) = finder.find(image)
+        assert face.detector == "animeface"
+        assert math.dist(face.eyes, truth.eyes) < 0.12 * truth.width
+        assert abs(face.roll_degrees - truth.roll_degrees) < 7
+        assert face.parts is not None
+        assert tuple(face.parts) == PART_NAMES
+        widths.append(face.width / truth.width)
+    assert 0.85 < np.median(widths) < 1.15
+    assert np.std(widths) < 0.12
+
+
+@needs_animeface
+def test_finding_is_deterministic(finder: FaceFinder) -> None:
+    image, _ = painted(1)
+    assert finder.find(image) == finder.find(image)
+
+
+@needs_animeface
+@pytest.mark.parametrize("roll", [-20.0, 15.0, 40.0])
+def test_leaning_faces_are_levelled(finder: FaceFinder, roll: float) -> None:
+    image, truth = painted(2)
+    leaning = np.asarray(
+        Image.fromarray(image).rotate(
+            -roll, Image.Resampling.BICUBIC, expand=True, fillcolor="grey"
+        )
+    )
+    (face, *_) = finder.find(leaning)
+    assert abs(face.roll_degrees - (truth.roll_degrees + roll)) < 6
+
+
+@needs_animeface
+def test_every_face_of_a_picture_and_each_once(finder: FaceFinder) -> None:
+    left, right = painted(2, 320)[0], painted(3, 260)[0]
+    canvas = np.full((340, 640, 3), 200, np.uint8)
+    canvas[10:330, 0:320] = left
+    canvas[50:310, 340:600] = right
+    found = finder.find(canvas, every=True)
+    assert len(found) == 2
+    assert found[0].eyes[0] < 320 < found[1].eyes[0]  # the larger one first
+    assert found[0].width > found[1].width
+
+
+def test_pictures_without_faces_have_none(finder: FaceFinder) -> None:
+    flat = np.full((200, 300, 3), 128, np.uint8)
+    gradient = np.repeat(np.linspace(0, 255, 256, dtype=np.uint8)[None, :, None], 200, 0)
+    for image in (flat, np.repeat(gradient, 3, 2), flat[:2, :2], flat[:50, :1], flat[:1]):
+        assert finder.find(np.ascontiguousarray(image)) == []
+
+
+@needs_mediapipe
+def test_without_animeface_the_chain_goes_on(drawings_dir: Path) -> None:
+    """What happens on machines for which animeface has no library."""
+    paths = sorted((drawings_dir / "drawings").glob("*.jpg"))[:8]
+    with FaceFinder(("mediapipe", "cascade")) as chain:
+        assert chain.missing == {}
+        found = [chain.find(read(path)) for path in paths]
+    assert sum(bool(faces) for faces in found) >= 6
+    assert {faces[0].detector for faces in found if faces} == {"mediapipe"}
+
+
+def test_missing_detectors_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvxs, "load", lambda: "no library here")
+    monkeypatch.setattr(weights, "find", lambda name: None)
+    with FaceFinder() as chain:
+        assert chain.missing["animeface"].endswith("animeface is not used: no library here.")
+        assert "make setup" in chain.missing["mediapipe"]
+        # The cascade is left; it may find nothing, but it runs.
+        assert all(face.detector == "cascade" for face in chain.find(painted(0)[0]))
+
+
+def test_misspelt_detectors_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"animefaces is not possible.*animeface"):
+        FaceFinder(("animefaces",))
+
+
+def test_no_face_policies(finder: FaceFinder) -> None:
+    flat = np.full((100, 160, 3), 90, np.uint8)
+    aligned = align_face(flat, 64, finder)
+    assert aligned.face.detector == "whole"
+    assert aligned.image.shape == (64, 64, 3)
+    assert (aligned.transform.width, aligned.transform.center_x) == (100, 80)
+    assert whole_picture(flat, Framing())[1] == aligned.transform
+    with pytest.raises(DataError, match="No face was found"):
+        align_face(flat, 64, finder, on_no_face="reject")
+
+
+@needs_animeface
+def test_align_face_is_crop_of_its_transform(finder: FaceFinder) -> None:
+    image, _ = painted(0)
+    aligned = align_face(image, 96, finder)
+    assert np.array_equal(aligned.image, crop(image, aligned.transform, 96))
+
+
+@needs_animeface
+def test_drawings_are_found(finder: FaceFinder, drawings_dir: Path) -> None:
+    """The rate over all 60 is 100 %; every fifth is looked at here."""
+    paths = sorted((drawings_dir / "drawings").glob("*.jpg"))[::5]
+    found = [finder.find(read(path)) for path in paths]
+    assert all(found)
+    for faces in found:
+        assert 80 < faces[0].width < 220  # of 256
+        assert 60 < faces[0].eyes[1] < 170
+
+
+@needs_animeface
+@needs_mediapipe
+def test_front_facing_portraits_are_found_and_others_are_not_made_up(
+    finder: FaceFinder, drawings_dir: Path
+) -> None:
+    folder = drawings_dir / "ganyu"
+    for number in (14, 31, 33):
+        assert finder.find(read(folder / f"ganyu{number:03d}.jpg")), number
+    # Seen from behind.
+    for number in (23,):
+        assert not finder.find(read(folder / f"ganyu{number:03d}.jpg")), number

@@ -1,0 +1,383 @@
+"""The preprocess stage: real pictures, real processes, killed, resumed, compared by bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import nvxs, preparation
+from pipeline.data.align import CropTransform, crop
+from pipeline.data.config import FramingConfig, PreprocessConfig, SourceConfig
+from pipeline.data.contact_sheet import SheetStyle, contact_sheet
+from pipeline.data.dataset import Dataset
+from pipeline.data.painter import sample_face
+from pipeline.data.preparation import share_outside
+from pipeline.data.stage import run
+from pipeline.data.workers import run_all
+from pipeline.errors import ConfigError, DataError, Interrupted
+
+OUTPUTS = ("images.zip", "faces.jsonl", "rejects.jsonl", "split.json", "contact_sheet.png")
+needs_animeface = pytest.mark.skipif(
+    isinstance(nvxs.load(), str), reason=f"animeface: {nvxs.load()}"
+)
+
+
+def config(path: Path | None = None, **options: Any) -> PreprocessConfig:
+    values: dict[str, Any] = {"resolution": 64, "workers": 0, "detectors": ["animeface"]}
+    source = options.pop("source", None) or SourceConfig(path=str(path))
+    return PreprocessConfig(name="test", source=source, **{**values, **options})
+
+
+def painter(count: int, **options: Any) -> PreprocessConfig:
+    source = SourceConfig(kind="painter", mode="faces", count=count, size=96, truth=True)
+    return config(source=source, **options)
+
+
+def paint(index: int, size: int = 200) -> np.ndarray:
+    return np.ascontiguousarray(sample_face(3, index, size=size, expression="neutral").image)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    return {one["source"]: one["reason"] for one in Dataset(folder).rejects}
+
+
+@needs_animeface
+def test_a_mixed_folder(tmp_path: Path) -> None:
+    """Good pictures become aligned faces, everything else a line in rejects.jsonl."""
+    source = tmp_path / "source"
+    (source / "deep" / "er").mkdir(parents=True)
+    face = Image.fromarray(paint(0))
+    face.save(source / "a.png")
+    face.save(source / "copy.jpg", quality=60)
+    Image.fromarray(paint(1)).save(source / "deep" / "er" / "b.webp", quality=90)
+    Image.fromarray(paint(2)).convert("CMYK").save(source / "c.jpg", quality=92)
+    (source / "same.png").write_bytes((source / "a.png").read_bytes())
+    face.resize((110, 110)).save(source / "small.png")
+    Image.new("RGB", (300, 200), "teal").save(source / "nobody.png")
+    Image.new("RGB", (9, 9)).save(source / "tiny.png")
+    (source / "cut.png").write_bytes((source / "a.png").read_bytes()[:2000])
+    (source / "notes.txt").write_text("about these pictures")
+    (source / "empty.png").touch()
+    out = tmp_path / "out"
+    out.mkdir()
+    metrics = run(config(source, min_face_px=60), {}, out)
+
+    dataset = Dataset(out)
+    sources = [record["source"] for record in dataset.faces]
+    assert sources in (
+        ["a.png", "c.jpg", "deep/er/b.webp"],
+        ["c.jpg", "deep/er/b.webp", "same.png"],
+    )
+    rejected = reasons(out)
+    assert set(rejected) == {
+        *({"a.png", "same.png"} - set(sources)),
+        *("copy.jpg", "small.png", "nobody.png", "tiny.png", "cut.png", "notes.txt", "empty.png"),
+    }
+    assert "duplicate" in rejected["copy.jpg"]
+    assert "too small" in rejected["small.png"]
+    assert rejected["nobody.png"] == "no face found"
+    assert "too small" in rejected["tiny.png"]
+    assert "cut short" in rejected["cut.png"]
+    assert "not a picture" in rejected["notes.txt"]
+    assert (metrics["images"], metrics["duplicates"], metrics["by_animeface"]) == (3, 2, 3)
+    assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUTS)
+    for index, record in enumerate(dataset.faces):
+        original = np.asarray(Image.open(source / record["source"]).convert("RGB"))
+        transform = CropTransform.from_json(record["transform"])
+        difference = dataset.images.read(index) - crop(original, transform, 64).astype(int)
+        assert np.abs(difference).mean() < 3  # not 0 only for the JPEG's colours
+        eyes = transform.apply(np.array(record["eyes"]))
+        assert np.allclose(eyes, [0.5, 0.52], atol=1e-3)
+    assert Image.open(out / "contact_sheet.png").width > 300
+
+
+@needs_animeface
+def test_number_of_processes_changes_no_byte(tmp_path: Path, drawings_dir: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in sorted((drawings_dir / "drawings").glob("*.jpg"))[:3]:
+        (source / path.name).write_bytes(path.read_bytes())
+    (source / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    results = []
+    for workers in (0, 1, 3):
+        out = tmp_path / f"out{workers}"
+        out.mkdir()
+        detectors = ["animeface", "mediapipe"]
+        run(config(source, workers=workers, detectors=detectors), {}, out)
+        results.append(contents(out))
+    assert results[0] == results[1] == results[2]
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+from pipeline.data.config import PreprocessConfig, SourceConfig
+from pipeline.data.stage import run
+if __name__ == "__main__":
+    source = SourceConfig(kind="painter", mode="faces", count=60, size=96, truth=True)
+    run(PreprocessConfig(name="test", source=source, resolution=64, workers=int(sys.argv[2]),
+        detectors=["animeface"]), {}, Path(sys.argv[1]))
+"""
+
+
+def start(script: Path, out: Path, workers: int, root: Path) -> subprocess.Popen:
+    out.mkdir()
+    return subprocess.Popen(
+        [sys.executable, str(script), str(out), str(workers)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done_items(out: Path) -> dict[str, int]:
+    """Result files and when each was written."""
+    found = out.glob("work/*/*.json")
+    return {path.name: path.stat().st_mtime_ns for path in found}
+
+
+def wait_for_items(out: Path, process: subprocess.Popen, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(done_items(out)) < count:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_equals_uninterrupted(
+    tmp_path: Path, root: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    run(painter(60), {}, straight)
+    script = tmp_path / "script.py"
+    script.write_text(KILLED_RUN)
+    out = tmp_path / "killed"
+    process = start(script, out, workers, root)
+    wait_for_items(out, process, 7)
+    process.kill()  # SIGKILL: nothing can be tidied up
+    process.wait()
+    time.sleep(0.5)  # its processes notice that it is gone
+    survived = done_items(out)
+    assert 7 <= len(survived) < 60
+    time.sleep(0.3)
+    assert done_items(out) == survived  # nobody works on
+
+    redone = []
+    original = preparation.write_result
+
+    def recording(work: Path, item: Any, result: dict[str, Any]) -> None:
+        redone.append(item.name)
+        original(work, item, result)
+
+    monkeypatch.setattr(preparation, "write_result", recording)
+    run(painter(60), {}, out)
+    assert len(redone) == 60 - len(survived)
+    assert contents(out) == contents(straight)
+
+
+def test_sigterm_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, root: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(KILLED_RUN)
+    out = tmp_path / "out"
+    process = start(script, out, 2, root)
+    wait_for_items(out, process, 3)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert "Interrupted: Stopped after" in errors
+    assert "run the same command again" in errors
+    assert 3 <= len(done_items(out)) < 60
+
+
+def test_other_settings_do_not_reuse_an_interrupted_runs_work(tmp_path: Path) -> None:
+    stale = tmp_path / "work"
+    stale.mkdir()
+    (stale / "config.json").write_text("{}")
+    (stale / "aa").mkdir()
+    run(painter(3), {}, tmp_path)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    run(painter(3), {}, fresh)
+    assert contents(tmp_path) == contents(fresh)
+
+
+class Killer:
+    """A worker that a certain item kills, as a crash in native code would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def work(self, item: int) -> None:
+        if item == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.folder / str(item)).touch()
+
+    def close(self) -> None:
+        (self.folder / f"closed{os.getpid()}").touch()
+
+
+class MakeKiller:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self) -> Killer:
+        return Killer(self.folder)
+
+
+def test_an_item_that_kills_its_process_is_singled_out(tmp_path: Path) -> None:
+    crashed: list[int] = []
+    done = list(run_all(range(8), MakeKiller(tmp_path), 2, crashed.append, lambda: False))
+    assert crashed == [3]
+    assert len(done) == 8
+    assert {path.name for path in tmp_path.iterdir() if path.name.isdigit()} == set("0124567")
+    assert any(path.name.startswith("closed") for path in tmp_path.iterdir())
+    assert multiprocessing.active_children() == []
+
+
+def test_the_split_depends_on_content_alone(tmp_path: Path) -> None:
+    """The same pictures under other names, and among others, stay on their side."""
+    sides: list[dict[str, str]] = []
+    for number, count in enumerate((12, 20)):
+        source = tmp_path / f"source{number}"
+        source.mkdir()
+        for index in range(count):
+            name = f"{'ab'[number]}{(index * 7) % count:02d}.png"
+            Image.fromarray(paint(index, 64)).save(source / name)
+        out = tmp_path / f"out{number}"
+        out.mkdir()
+        run(config(source, heldout=0.4, on_no_face="whole", detectors=[]), {}, out)
+        dataset = Dataset(out)
+        assert dataset.heldout_indices
+        assert dataset.train_indices
+        held = set(dataset.heldout_indices)
+        sides.append(
+            {
+                record["source_sha256"]: "held" if index in held else "train"
+                for index, record in enumerate(dataset.faces)
+            }
+        )
+    assert len(sides[0]) == 12
+    assert sides[0].items() <= sides[1].items()
+
+
+def test_whole_pictures_are_marked(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        noise = rng.integers(0, 256, (60, 100, 3), np.uint8)
+        Image.fromarray(noise).save(source / f"{index}.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    metrics = run(config(source, on_no_face="whole", detectors=[]), {}, out)
+    assert metrics["by_whole"] == 3
+    assert {record["detector"] for record in Dataset(out).faces} == {"whole"}
+
+
+def test_painters_landmarks_reach_the_dataset(tmp_path: Path) -> None:
+    metrics = run(painter(4), {}, tmp_path)
+    assert metrics["by_painter"] == 4
+    record = Dataset(tmp_path).faces[0]
+    points = np.array(record["landmarks"])
+    assert points.shape == (28, 2)
+    inside = CropTransform.from_json(record["transform"]).apply(points)
+    assert inside.min() > 0
+    assert inside.max() < 1
+
+
+def test_the_runners_path_wins(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    Image.fromarray(paint(0)).save(source / "a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    settings = config(tmp_path / "elsewhere", on_no_face="whole", detectors=[])
+    assert run(settings, {"source.path": source}, out)["images"] == 1
+
+
+def test_nothing_usable_is_one_sentence(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for index in range(3):
+        (source / f"{index}.txt").write_text("no picture")
+    with pytest.raises(DataError, match=r"None of the 3 pictures gave a face: not a picture.*3x"):
+        run(config(source), {}, tmp_path / "out")
+
+
+def test_interrupted_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal between two pictures: what is done stays, and the message counts it."""
+    original = preparation.FaceWorker.work
+
+    def work(self: preparation.FaceWorker, item: Any) -> None:
+        original(self, item)
+        if item.index == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(preparation.FaceWorker, "work", work)
+    with pytest.raises(Interrupted, match="Stopped after 3 of 9 pictures"):
+        run(painter(9), {}, tmp_path)
+    assert len(done_items(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"resolution": 500}, "resolution=500 .*512"),
+        ({"faces": "bets"}, "faces=bets .*best"),
+        ({"on_no_face": "skip"}, "on_no_face"),
+        ({"detectors": ["animefaces"]}, "detectors=animefaces"),
+        ({"detectors": []}, "no face can be found"),
+        ({"heldout": 1.5}, "heldout"),
+        ({"max_megapixels": 0}, "max_megapixels"),
+        ({"min_face_px": 0}, "min_face_px"),
+        ({"workers": -1}, "workers"),
+        ({"limit": 0}, "limit"),
+    ],
+)
+def test_impossible_settings(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PreprocessConfig(**values)
+    with pytest.raises(ConfigError, match="face_widths"):
+        FramingConfig(face_widths=-1)
+
+
+def test_share_outside() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    assert share_outside(CropTransform.square(50, 50, 80), image) == 0
+    assert share_outside(CropTransform.square(0, 50, 80), image) == 0.5
+    assert share_outside(CropTransform.square(0, 0, 80), image) == 0.75
+    assert share_outside(CropTransform.square(-500, 0, 80), image) == 1
+
+
+@pytest.mark.parametrize("count", [1, 5, 30, 700])
+def test_contact_sheets_of_any_size(count: int) -> None:
+    read_indices = []
+
+    def read(index: int) -> np.ndarray:
+        read_indices.append(index)
+        return np.full((8, 8, 3), 60 + index % 100, np.uint8)
+
+    style = SheetStyle("title", "subtitle", 0.5, guides=True)
+    sheet = contact_sheet(read, count, [0], style)
+    assert len(read_indices) == min(count, 240)
+    assert read_indices == sorted(set(read_indices))
+    assert max(read_indices) < count
+    # Every thumb is on the sheet: paper is lighter than any of them.
+    dark = (np.asarray(sheet).max(axis=2) < 200).mean()
+    assert dark > 0.25
