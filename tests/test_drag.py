@@ -31,7 +31,7 @@ from pipeline.edit.drag import (
     Stepped,
     Stop,
 )
-from pipeline.edit.sampling import sample
+from pipeline.edit.sampling import disc, sample
 from pipeline.edit.strategies import DragGan, build_strategy
 from pipeline.errors import ConfigError
 
@@ -102,9 +102,9 @@ def test_a_handle_arrives_where_its_content_truly_is(size: int, scale: float, ma
     assert ended.status is Status.ARRIVED
     truth = picture.place(drag.result(state), start)
     stop = FAST.stop_distance_px(picture.model())
-    # The tracker reads a map of pixels 1 / scale wide; a quarter of one is its error.
-    assert math.dist(truth, target) < stop + 0.25 / scale
-    assert math.dist(truth, state.handles[0].position) < 0.25 / scale
+    # The tracker reads a map of pixels 1 / scale wide; a third of one is its error.
+    assert math.dist(truth, target) < stop + 0.33 / scale
+    assert math.dist(truth, state.handles[0].position) < 0.33 / scale
 
 
 @pytest.mark.parametrize("turn", [0.0, 1.1, 2.6, 4.0, 5.5])
@@ -237,7 +237,7 @@ def test_adding_and_removing_handles_leaves_the_other_references() -> None:
     wanted = sample(
         picture.features(shown)[0],
         picture.frame,
-        torch.tensor([[50.0, 12.0]], dtype=torch.float64),
+        torch.tensor([50.0, 12.0], dtype=torch.float64) + disc(FAST.smallest_template_px),
     )
     torch.testing.assert_close(state.handles[1].reference, wanted)
     assert state.handles[0].reference is kept
@@ -273,7 +273,7 @@ def test_the_result_is_the_best_step_seen() -> None:
     wild = DragGan(learning_rate=0.2)
     state = begin(picture, ((20.0, 20.0), (34.0, 22.0)), ((40.0, 40.0), (28.0, 40.0)))
     state, seen, _ = run(state, picture, strategy=wild, limits=Limits(max_steps=60))
-    excess = [sum(max(handle.distance_px - 1.0, 0) for handle in step.handles) / 2 for step in seen]
+    excess = [sum(max(handle.distance_px - 0.5, 0) for handle in step.handles) / 2 for step in seen]
     best = seen[min(range(len(seen)), key=lambda i: (excess[i], seen[i].mean_distance_px))]
     assert torch.equal(drag.result(state), best.ws)
     assert excess[-1] > min(excess), "the drag never got worse: nothing was tested"

@@ -116,7 +116,7 @@ def test_an_edit_has_all_its_parts(inputs: dict[str, Path], tmp_path: Path) -> N
     assert set(trace[0]) >= {"loss", "handles", "seconds", "mean_distance_px"}
     assert set(trace[0]["handles"][0]) >= {"position", "target", "distance_px", "confidence"}
     # The last record is what was kept, and no step was better.
-    excess = [sum(max(h["distance_px"] - 1, 0) for h in record["handles"]) for record in trace]
+    excess = [sum(max(h["distance_px"] - 0.5, 0) for h in record["handles"]) for record in trace]
     assert excess[-1] == min(excess)
     ended = [handle["ended"] for handle in description["handles"]]
     assert ended == [handle["position"] for handle in trace[-1]["handles"]]

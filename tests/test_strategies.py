@@ -16,10 +16,12 @@ from pipeline.edit import drag
 from pipeline.edit.drag import AddHandle, DragModel, Limits, SetMask, Step, Stepped
 from pipeline.edit.strategies import DragGanCompatible
 from pipeline.models import stylegan2, stylegan3
+from torch_utils import native
 
-# The traces say how far w comes apart when the start changes by a relative 1e-6. L1 losses
-# flip signs at rounding errors, so two orders of summation in float32 come a few times as far.
-SENSITIVITY_FACTOR = 4
+# The traces say how far w comes apart when the start changes by a relative 1e-6. L1 losses flip
+# signs at rounding errors, so two orders of summation in float32 come a few times as far, and the
+# compiled operators, which sum in quite another order, some more.
+SENSITIVITY_FACTORS = {"plain": 4, "as built": 32}
 
 
 def generator_of(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Any:
@@ -33,8 +35,13 @@ def generator_of(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Any:
     return network.eval().requires_grad_(False)
 
 
+@pytest.mark.parametrize("operators", ["plain", "as built"])
 @pytest.mark.parametrize("name", ["sg2_64", "sg2_128_default", "sg3t_64", "sg3r_64"])
-def test_compatible_equals_the_trace(golden: GoldenLoader, name: str) -> None:
+def test_compatible_equals_the_trace(
+    golden: GoldenLoader, monkeypatch: pytest.MonkeyPatch, name: str, operators: str
+) -> None:
+    if operators == "plain":
+        monkeypatch.setattr(native, "status", lambda: native.Status(False, "off in this test"))
     arrays, about = golden(f"drag/{name}")
     options = about["options"]
     network = generator_of(arrays, about)
@@ -65,7 +72,7 @@ def test_compatible_equals_the_trace(golden: GoldenLoader, name: str) -> None:
         state, SetMask(torch.from_numpy(arrays["mask"])), model, strategy, limits
     )
     allowed = {
-        entry["step"]: SENSITIVITY_FACTOR * entry["w_max_abs_diff"]
+        entry["step"]: SENSITIVITY_FACTORS[operators] * entry["w_max_abs_diff"]
         for entry in about["sensitivity_to_1e-6_relative_change_of_w0"]
     }
 

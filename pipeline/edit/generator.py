@@ -14,15 +14,16 @@ from pipeline.models import stylegan3
 
 
 def choose_layer(generator: Any) -> str:
-    """The layer to drag: the network's own choice, or an earlier one at half the picture's size.
+    """The layer to drag: the last one up to the network's own choice at a quarter of the picture.
 
-    Pan et al. drag at a quarter of 512 px; a small network's 6th block would be its last, where
-    features are colours rather than parts of a face.
+    A quarter is what Pan et al. have at 512 px. The 6th block of a smaller network is one of its
+    last, whose features are colours rather than parts of a face: they change in place, and a
+    handle seems to have arrived where nothing has moved.
     """
     synthesis = generator.synthesis
     names = synthesis.layer_names[: synthesis.layer_names.index(synthesis.drag_layer) + 1]
-    fitting = [name for name in names if synthesis.feature_frame(name).scale <= 0.5]
-    return fitting[-1] if fitting else names[-1]
+    fitting = [name for name in names if synthesis.feature_frame(name).scale <= 0.25]
+    return fitting[-1] if fitting else names[0]
 
 
 def free_rows(generator: Any, layer: str, count: int, move_whole_face: bool) -> tuple[int, int]:

@@ -39,15 +39,19 @@ class DragGan:
 
     Lengths are pixels of a 512-pixel picture and scale with the model's; each has a smallest
     value in the model's own pixels, since a disc of 3 px at 512 would be a third of a pixel at 64.
+    Tracked is a patch, where the paper tracks one feature: in the flat areas of a drawing a single
+    feature is soon found again in what merely changed colour, and the tracker runs ahead of the
+    picture.
     """
 
     radius: float = 3.0  # r1: disc that is pulled
     search_radius: float = 12.0  # r2: window the tracker searches
+    template_radius: float = 3.0  # of the patch that is tracked
     stop_distance: float = 2.0
     smallest_radius_px: float = 2.0
     smallest_search_px: float = 3.0
-    smallest_stop_px: float = 1.0
-    template_radius_px: float = 0.0  # of the tracked patch; 0 is the paper's single feature
+    smallest_template_px: float = 3.0  # 0, with template_radius 0, is the paper's single feature
+    smallest_stop_px: float = 0.5
     mask_weight: float = 20.0  # lambda
     learning_rate: float = 2e-3
 
@@ -59,7 +63,7 @@ class DragGan:
             check_range(name, getattr(self, name), 0, LARGEST_LENGTH, low_open=True)
         for name in ("smallest_radius_px", "smallest_search_px"):
             check_range(name, getattr(self, name), 1, LARGEST_LENGTH)
-        for name in ("smallest_stop_px", "template_radius_px"):
+        for name in ("template_radius", "smallest_template_px", "smallest_stop_px"):
             check_range(name, getattr(self, name), 0, LARGEST_LENGTH)
         check_range("mask_weight", self.mask_weight, 0, 1e6)
         check_range("learning_rate", self.learning_rate, 0, 10, low_open=True)
@@ -74,7 +78,8 @@ class DragGan:
         pulled = disc(max(self.radius * scale, self.smallest_radius_px)).to(state.ws.device)
         searched = window(max(self.search_radius * scale, self.smallest_search_px))
         searched = searched.to(state.ws.device)
-        template = disc(self.template_radius_px).to(state.ws.device)
+        template = disc(max(self.template_radius * scale, self.smallest_template_px))
+        template = template.to(state.ws.device)
         stop_px = self.stop_distance_px(model)
 
         def motion(features: Tensor) -> tuple[tuple[Handle, ...], Tensor]:
