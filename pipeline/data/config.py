@@ -83,7 +83,7 @@ class PreprocessConfig:
     # Faces narrower than this many px are left out.
     min_face_px: int = 40
     # Faces whose crop lies outside the picture by more than this share are left out.
-    max_mirrored: float = 0.5
+    max_mirrored: float = 1.0
     # Colour behind transparent pixels: "#rrggbb" or a name that Pillow knows.
     background: str = "#ffffff"
     # Larger pictures are left out unread.

@@ -46,13 +46,16 @@ WHOLE = "whole"
 
 PART_NAMES = ("left_eye", "right_eye", "nose", "mouth", "chin")  # left in the image
 # Close-ups: (size in px, mirrored, turned by degrees). The face is 1 / VIEW_WIDTHS of the size,
-# which is 73 to 95 px: where animeface is at its best.
-VIEWS = ((176, False, -7.0), (192, True, 7.0), (160, True, -3.0), (208, False, 3.0))
+# which is 73 to 88 px: where animeface is at its best.
+VIEWS = ((160, False, -7.0), (176, True, 7.0), (168, True, -3.0), (192, False, 3.0))
 VIEW_WIDTHS = 2.2
+# Where the first round is this sure, one more close-up confirms it.
+UNMISTAKABLE = 0.99
 # Rounds of two views end when two rounds were levelled to within so many degrees.
 MAX_ROUNDS, LEVEL_DEGREES = 4, 12.0
-# In a close-up the face's size is known; windows smaller than this share of it are not searched.
-VIEW_MIN_WINDOW = 0.65
+# In a close-up the face's size is known, roughly at first; smaller windows than this share of it
+# are not searched.
+FIRST_MIN_WINDOW, LATER_MIN_WINDOW = 0.65, 0.78
 # Medians over 33 drawings, in widths of animeface's box: eye to eye, eyes to mouth, eyes to chin.
 EYE_DISTANCE, EYES_TO_MOUTH, EYES_TO_CHIN = 0.522, 0.354, 0.524
 # Mean likelihood over the views from which animeface is believed: alone, and where mediapipe
@@ -361,7 +364,7 @@ class FaceFinder:
                 leaning, seen = _look_around(
                     self._animeface.library, picture, one.proposal, one.roll + lean
                 )
-                if seen >= max(CERTAIN, views):
+                if seen >= max(CERTAIN, views) and _roll_of(leaning) is not None:
                     sights, views, roll = leaning, seen, one.roll + lean
         if views < one.views or not sights:
             return
@@ -426,11 +429,16 @@ def _look_around(
     Returns what was seen from about the right angle, and its mean likelihood (misses count 0).
     """
     rounds: list[tuple[float, list[_Sight]]] = []  # (the roll it was levelled by, its sights)
+    missed = 0
     for number in range(MAX_ROUNDS):
         pair = VIEWS[2 * number % len(VIEWS) :][:2]
-        looks = [_look(library, picture, place, roll, view) for view in pair]
+        if number == 1 and _unmistakable(rounds[0][1]):
+            pair = pair[:1]
+        smallest = LATER_MIN_WINDOW if number else FIRST_MIN_WINDOW
+        looks = [_look(library, picture, place, roll, view, smallest) for view in pair]
         sights = [sight for sight in looks if sight is not None]
         rounds.append((roll, sights))
+        missed += len(looks) - len(sights)
         if number == 0 and not sights:  # two misses: not worth two more
             return [], 0.0
         if sights:
@@ -444,8 +452,15 @@ def _look_around(
         # Never level twice: the face's angle cannot be read; the last rounds are as good as any.
         level = [sights for _, sights in rounds[-2:]]
     pooled = [sight for sights in level for sight in sights]
-    views = sum(sight.likelihood for sight in pooled) / len(VIEWS)
+    views = sum(sight.likelihood for sight in pooled) / (len(pooled) + missed)
     return pooled, views
+
+
+def _unmistakable(sights: list[_Sight]) -> bool:
+    """Whether a first round leaves no doubt that there is a face, nearly level."""
+    roll = _roll_of(sights)
+    sure = len(sights) == 2 and min(sight.likelihood for sight in sights) >= UNMISTAKABLE
+    return sure and roll is not None and abs(roll) <= LEVEL_DEGREES
 
 
 def _look(
@@ -454,6 +469,7 @@ def _look(
     place: Proposal,
     roll: float,
     view: tuple[int, bool, float],
+    min_window: float,
 ) -> _Sight | None:
     """Detect in one close-up of a place; None if no face of about the expected size is there."""
     size, mirrored, turn = view
@@ -463,7 +479,7 @@ def _look(
     if mirrored:
         close_up = np.ascontiguousarray(close_up[:, ::-1])
     expected = size / VIEW_WIDTHS
-    found = library.detect(close_up, VIEW_MIN_WINDOW * expected)
+    found = library.detect(close_up, min_window * expected)
     near = [face for face in found if _is_expected(face, size, expected)]
     if not near:
         return None
@@ -513,7 +529,7 @@ def _pool(sights: list[_Sight], fallback_roll: float = 0.0) -> Face:
             ]
         )
     )
-    roll = _roll(sights, parts)
+    roll = _roll_of(sights)
     return Face(
         box=_box(center, box_width),
         score=float(np.mean([sight.likelihood for sight in sights])),
@@ -525,8 +541,9 @@ def _pool(sights: list[_Sight], fallback_roll: float = 0.0) -> Face:
     )
 
 
-def _roll(sights: list[_Sight], parts: np.ndarray) -> float | None:
+def _roll_of(sights: list[_Sight]) -> float | None:
     """Angle of the eye line in degrees, or None where the sights do not agree about it."""
+    parts = np.median([sight.parts for sight in sights], axis=0)
     lines = np.array([sight.parts[1] - sight.parts[0] for sight in sights])
     angles = np.degrees(np.arctan2(lines[:, 1], lines[:, 0]))
     rough = _angle(parts[1] - parts[0])
