@@ -175,20 +175,23 @@ def _description(path: Path, name: str, entry: Any) -> NetworkDescription:
             f"{path} names class {class_name!r} for network {name}, which is not known; "
             f"the nearest is {nearest(class_name, CLASSES)} (known: {', '.join(CLASSES)})."
         )
-    _check_numbers(path, arguments)
+    check_numbers(path, arguments)
     return NetworkDescription(class_name, arguments)
 
 
-def _check_numbers(path: Path, value: Any, key: str = "") -> None:
-    """Refuse numbers that no network has, before they size a loop or a tensor."""
+def check_numbers(path: Path | str, value: Any, key: str = "") -> None:
+    """Refuse numbers that no network has, before they size a loop or a tensor.
+
+    `path` names the file in the ModelError.
+    """
     if isinstance(value, dict):
         for inner_key, inner in value.items():
-            _check_numbers(path, inner, inner_key)
+            check_numbers(path, inner, inner_key)
     elif isinstance(value, list):
         if len(value) > MAX_LIST:
             raise ModelError(f"{path} has {key} with more than {MAX_LIST} entries.")
         for inner in value:
-            _check_numbers(path, inner, key)
+            check_numbers(path, inner, key)
     elif isinstance(value, int | float):
         limit = MAX_NUMBERS.get(key, MAX_NUMBER)
         if not math.isfinite(value) or not 0 <= abs(value) <= limit:

@@ -14,16 +14,17 @@ Safety rests on three steps, in this order:
 
 from __future__ import annotations
 
+import functools
 import io
 import mmap
 import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -32,8 +33,14 @@ from pipeline.errors import ModelError
 
 # A 30 M-parameter pickle has about 50,000 opcodes; this bounds time and memo on a hostile file.
 MAX_OPCODES = 2_000_000
-# Official networks nest about 10 modules deep.
+# Official networks nest about 10 modules deep, and have a few hundred.
 MAX_MODULE_DEPTH = 32
+MAX_MODULES = 10_000
+# Members of a tuple, those of the tuples in it included: a tensor has about 20. Hashing and
+# comparing walk all of them, however often the memo made them share.
+MAX_TUPLE_MEMBERS = 256
+# Values in a module's attributes, likewise.
+MAX_ATTRIBUTE_VALUES = 10_000
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -46,7 +53,7 @@ _ALLOWED_OPCODES = frozenset(
 )
 _STORAGE_OPCODES = _ALLOWED_OPCODES | {"BINPERSID"}
 
-_STORAGE_DTYPES: Mapping[str, torch.dtype] = {
+STORAGE_DTYPES: Mapping[str, torch.dtype] = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
@@ -76,10 +83,23 @@ class ModuleRecord:
     @property
     def init_kwargs(self) -> dict[str, Any]:
         """Keywords the writer passed to the constructor (defaults are not among them)."""
-        value = self.state.get("_init_kwargs", {})
+        value = plain(self.state.get("_init_kwargs", {}))
         if not isinstance(value, dict):
             raise ModelError(f"{self.class_name}: the constructor's arguments are not a table.")
         return value
+
+    def attributes(self) -> dict[str, Any]:
+        """The layer's own attributes as plain values; tables, hooks and arguments left out.
+
+        Values of other kinds than networks have (see `plain`) are left out as well.
+        """
+        found = {}
+        for name, value in self.state.items():
+            if isinstance(name, str) and not name.startswith("_") and name != "training":
+                simple = plain(value)
+                if simple is not UNKNOWN:
+                    found[name] = simple
+        return found
 
     def modules(self) -> dict[str, ModuleRecord]:
         """Direct sub-modules by name."""
@@ -93,13 +113,32 @@ class ModuleRecord:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every parameter and buffer under its dotted name (the official state_dict name)."""
-        found: dict[str, torch.Tensor] = {}
-        self._collect("", found, 0)
+        return {
+            f"{path}.{name}" if path else name: tensor
+            for path, record in self.walk().items()
+            for name, tensor in record._own_tensors()
+        }
+
+    def walk(self) -> dict[str, ModuleRecord]:
+        """This module ("") and all below it by their dotted paths."""
+        found: dict[str, ModuleRecord] = {}
+        seen: set[int] = set()
+        waiting: list[tuple[str, ModuleRecord]] = [("", self)]
+        while waiting:
+            path, record = waiting.pop()
+            # A module that is used twice could make a short file a network without end.
+            if id(record) in seen:
+                raise ModelError(f"the module {path or 'at its top'} is part of itself or shared.")
+            if len(found) >= MAX_MODULES or path.count(".") >= MAX_MODULE_DEPTH:
+                raise ModelError("its modules are too many, or nested too deeply, for a network.")
+            seen.add(id(record))
+            found[path] = record
+            children = [(f"{path}.{name}" if path else name, child)
+                        for name, child in record.modules().items()]  # fmt: skip
+            waiting.extend(reversed(children))
         return found
 
-    def _collect(self, prefix: str, found: dict[str, torch.Tensor], depth: int) -> None:
-        if depth > MAX_MODULE_DEPTH:
-            raise ModelError("The modules are nested too deeply to be a network.")
+    def _own_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for table in ("_parameters", "_buffers"):
             entries = self.state.get(table, {})
             if not isinstance(entries, dict):
@@ -108,18 +147,57 @@ class ModuleRecord:
                 if value is None:
                     continue
                 if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-                    raise ModelError(f"{self.class_name}: {prefix}{name} is not a tensor.")
-                found[prefix + name] = value
-        for name, child in self.modules().items():
-            child._collect(f"{prefix}{name}.", found, depth + 1)
+                    raise ModelError(f"{self.class_name}: its {table} hold what is no tensor.")
+                yield name, value
+
+
+# Stands for a value of a kind that no network has.
+UNKNOWN = object()
+
+
+def plain(value: object) -> Any:
+    """The value as None, bool, int, float, str, list, dict (keys str) or numpy array.
+
+    numpy's scalars and tuples become plain numbers and lists; UNKNOWN for anything else, and for
+    more than MAX_ATTRIBUTE_VALUES values.
+    """
+    left = MAX_ATTRIBUTE_VALUES
+
+    def convert(item: object, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > MAX_MODULE_DEPTH:
+            raise OverflowError
+        if isinstance(item, np.generic):
+            item = item.item()
+        if item is None or isinstance(item, bool | int | float | str):
+            return item
+        if isinstance(item, _Array):
+            return item.value
+        if isinstance(item, np.ndarray):
+            return item
+        if isinstance(item, list | tuple):
+            return [convert(member, depth + 1) for member in item]
+        if isinstance(item, dict) and all(isinstance(key, str) for key in item):
+            return {key: convert(member, depth + 1) for key, member in item.items()}
+        raise OverflowError
+
+    try:
+        return convert(value, 0)
+    except OverflowError:
+        return UNKNOWN
 
 
 @dataclass
 class NetworkPickle:
-    """What a network file holds: its networks by key ("G", "D", "G_ema", ...)."""
+    """What a network file holds: its networks by key ("G", "D", "G_ema", ...).
+
+    container: "pickle" (a snapshot) or "torch zip" (PTI's `.pt`).
+    """
 
     networks: dict[str, ModuleRecord]
     extra: dict[str, Any] = field(default_factory=dict)
+    container: str = "pickle"
 
 
 def read(path: Path) -> NetworkPickle:
@@ -160,6 +238,7 @@ def _scan(stream: IO[bytes], allowed: Iterable[str], remaining: int) -> None:
     remaining: bytes that are left in `stream`, the bound on every length in the pickle.
     """
     allowed = frozenset(allowed)
+    sizes = _TupleSizes()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream), start=1):
         if count > MAX_OPCODES:
             raise ModelError("it has more instructions than any network needs.")
@@ -175,6 +254,69 @@ def _scan(stream: IO[bytes], allowed: Iterable[str], remaining: int) -> None:
                 raise ModelError("it holds an integer that networks never hold.")
         if isinstance(argument, str | bytes) and len(argument) > remaining:
             raise ModelError("a string is longer than the file.")
+        sizes.step(opcode.name, argument)
+
+
+class _TupleSizes:
+    """Follows the unpickler's stack to bound what tuples hold, tuples within tuples counted.
+
+    A dozen bytes a level double a tuple by way of the memo, and hashing it as a key of a table
+    would then take for ever; a tuple nested a million deep would exhaust the stack of the hashing
+    code. Only tuples can be both keys and nested, so only their sizes are counted; all else is 1.
+    """
+
+    _POPS: ClassVar[Mapping[str, int]] = {
+        "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "EMPTY_TUPLE": 0, "STACK_GLOBAL": 2, "REDUCE": 2,
+        "NEWOBJ": 2, "BUILD": 2, "APPEND": 2, "SETITEM": 3, "BINPERSID": 1,
+    }  # fmt: skip
+    _TO_MARK: ClassVar[frozenset[str]] = frozenset(("TUPLE", "SETITEMS", "APPENDS", "ADDITEMS"))
+    _NO_CHANGE: ClassVar[frozenset[str]] = frozenset(("PROTO", "FRAME", "STOP"))
+
+    def __init__(self) -> None:
+        self._stack: list[int] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, int] = {}
+
+    def step(self, name: str, argument: object) -> None:
+        """Follow one instruction; ModelError if it finds no operands, or a tuple is too large."""
+        if name in self._NO_CHANGE:
+            return
+        if name == "MARK":
+            self._marks.append(len(self._stack))
+        elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+            index = len(self._memo) if name == "MEMOIZE" else argument
+            self._memo[cast(int, index)] = self._top()
+        elif name in ("BINGET", "LONG_BINGET"):
+            self._stack.append(self._memo.get(cast(int, argument), 1))
+        elif name in self._TO_MARK:
+            if not self._marks:
+                raise ModelError("its instructions do not fit together.")
+            members = self._take(len(self._stack) - self._marks.pop())
+            self._push(name, members)
+            if name != "TUPLE":  # the table or list that the members go into stays
+                self._take(1)
+                self._top()
+        else:
+            self._push(name, self._take(self._POPS.get(name, 0)))
+
+    def _take(self, count: int) -> list[int]:
+        floor = self._marks[-1] if self._marks else 0
+        if count < 0 or len(self._stack) - count < floor:
+            raise ModelError("its instructions do not fit together.")
+        taken = self._stack[len(self._stack) - count :]
+        del self._stack[len(self._stack) - count :]
+        return taken
+
+    def _top(self) -> int:
+        if not self._stack:
+            raise ModelError("its instructions do not fit together.")
+        return self._stack[-1]
+
+    def _push(self, name: str, members: list[int]) -> None:
+        size = 1 + sum(members) if "TUPLE" in name else 1
+        if size > MAX_TUPLE_MEMBERS:
+            raise ModelError("a tuple holds more than any in a network.")
+        self._stack.append(size)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -229,20 +371,41 @@ class _EasyDict(dict[str, Any]):
         raise ModelError("a settings table is changed in an unknown way.")
 
 
+class _Budget:
+    """Bytes that stand-ins may still copy: each byte of an honest file is copied twice or less.
+
+    Without it, a file could name one long string a million times.
+    """
+
+    def __init__(self, file_size: int) -> None:
+        self._left = 4 * file_size + 100_000
+
+    def spend(self, size: int) -> None:
+        """ModelError if the file has used up its share."""
+        self._left -= size
+        if self._left < 0:
+            raise ModelError("it expands to far more than its size.")
+
+
+def _shown(value: object) -> str:
+    """A value for a message: what lists hold is left out, since it may be without bound."""
+    return repr(value)[:60] if isinstance(value, str | int | None) else type(value).__name__
+
+
 def _reconstruct_module(*args: object) -> ModuleRecord:
     if len(args) != 1 or not isinstance(args[0], dict):
         raise ModelError("a module's record has an unknown form.")
     meta = args[0]
     if meta.get("type") != "class" or meta.get("version") != 6:
         raise ModelError(
-            f"a module's record is of type {meta.get('type')!r}, version {meta.get('version')!r}; "
-            "only classes of version 6 are known."
+            f"a module's record is of type {_shown(meta.get('type'))}, version "
+            f"{_shown(meta.get('version'))}; only classes of version 6 are known."
         )
     class_name, state = meta.get("class_name"), meta.get("state")
     if not isinstance(class_name, str) or not isinstance(state, dict):
         raise ModelError("a module's record lacks its class or its state.")
     for name, hooks in state.items():
-        if isinstance(name, str) and name.endswith(("_hooks", "_hooks_with_kwargs")) and hooks:
+        if isinstance(name, str) and name.startswith("_") and "_hooks" in name and hooks:
             raise ModelError(f"{class_name} carries hooks, which networks never do.")
     return ModuleRecord(class_name, state)
 
@@ -276,9 +439,10 @@ def _rebuild_tensor(*args: object) -> torch.Tensor:
     return storage.elements.as_strided(size, stride, offset)
 
 
-def _storage_from_bytes(*args: object) -> _Storage:
+def _storage_from_bytes(budget: _Budget, *args: object) -> _Storage:
     if len(args) != 1 or not isinstance(args[0], bytes):
         raise ModelError("a storage has an unknown form.")
+    budget.spend(len(args[0]))
     return _parse_legacy_storage(args[0])
 
 
@@ -302,30 +466,39 @@ def _numpy_reconstruct(*args: object) -> _Array:
 
 def _numpy_dtype(*args: object) -> _Dtype:
     if not args or not isinstance(args[0], str) or args[0].lstrip("<|=") not in _NUMPY_CODES:
-        raise ModelError(f"numpy type {args[:1]} is not one that networks use.")
+        kind = _shown(args[0]) if args else "unnamed"
+        raise ModelError(f"numpy type {kind} is not one that networks use.")
     return _Dtype(args[0].lstrip("<|="))
 
 
-def _ordered_dict(*args: object) -> OrderedDict[Any, Any]:
+def _ordered_dict(budget: _Budget, *args: object) -> OrderedDict[Any, Any]:
     if not args:
         return OrderedDict()
     pairs = args[0]
     if len(args) != 1 or not isinstance(pairs, list):
         raise ModelError("an ordered table has an unknown form.")
+    budget.spend(len(pairs))
     return OrderedDict((key, value) for key, value in pairs)
 
 
-def _set(*args: object) -> set[Any]:
-    if len(args) > 1 or (args and not isinstance(args[0], list)):
+def _set(budget: _Budget, *args: object) -> set[Any]:
+    if not args:
+        return set()
+    if len(args) > 1 or not isinstance(args[0], list):
         raise ModelError("a set has an unknown form.")
-    return set(args[0]) if args else set()  # type: ignore[call-overload]
+    budget.spend(len(args[0]))
+    return set(args[0])
 
 
-def _encode(*args: object) -> bytes:
+def _encode(budget: _Budget, *args: object) -> bytes:
     if len(args) != 2 or not isinstance(args[0], str) or args[1] not in ("latin1", "latin-1"):
         raise ModelError("bytes have an unknown form.")
+    budget.spend(len(args[0]))
     return args[0].encode("latin1")
 
+
+# What these make grows with their arguments: they are given the file's budget first.
+_COPYING = frozenset((_storage_from_bytes, _ordered_dict, _set, _encode))
 
 _STAND_INS: Mapping[tuple[str, str], Callable[..., Any] | type] = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _reconstruct_module,
@@ -349,9 +522,13 @@ _STAND_INS: Mapping[tuple[str, str], Callable[..., Any] | type] = {
 class _Unpickler(pickle.Unpickler):
     """Unpickler that reaches the stand-ins above and nothing else."""
 
-    def __init__(self, stream: IO[bytes], storages: Callable[[str], bytes] | None = None) -> None:
+    def __init__(
+        self, stream: IO[bytes], size: int, storages: Callable[[str], bytes] | None = None
+    ) -> None:
         super().__init__(stream)
+        self._budget = _Budget(size)
         self._storages = storages
+        self._read: dict[tuple[torch.dtype, str, int], _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith(("dnnlib.tflib", "training.networks_stylegan")) and name == "Network":
@@ -359,20 +536,25 @@ class _Unpickler(pickle.Unpickler):
                 "it holds TensorFlow networks (the original StyleGAN2); convert it with the "
                 "legacy.py of stylegan2-ada-pytorch or stylegan3 and import what that writes."
             )
-        if self._storages is not None and module == "torch" and name in _STORAGE_DTYPES:
-            return _STORAGE_DTYPES[name]
+        if self._storages is not None and module == "torch" and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
         try:
-            return _STAND_INS[module, name]
+            stand_in = _STAND_INS[module, name]
         except KeyError:
             raise ModelError(
                 f"it asks for {module}.{name}, which no network needs; it may be malicious."
             ) from None
+        return functools.partial(stand_in, self._budget) if stand_in in _COPYING else stand_in
 
     def persistent_load(self, identifier: object) -> _Storage:
         if self._storages is None:
             raise ModelError("it refers to data outside the file.")
-        dtype, key, count = _storage_identifier(identifier)
-        return _Storage(_elements(self._storages(key), dtype, count))
+        dtype, key, count = identified = _storage_identifier(identifier)
+        if identified not in self._read:
+            data = self._storages(key)
+            self._budget.spend(len(data))
+            self._read[identified] = _Storage(_elements(data, dtype, count))
+        return self._read[identified]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -404,8 +586,8 @@ class _HeaderUnpickler(pickle.Unpickler):
     """Reads the five small pickles in front of a legacy storage's elements."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGE_DTYPES:
-            return _STORAGE_DTYPES[name]
+        if module == "torch" and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
         raise ModelError(f"a storage asks for {module}.{name}; it may be malicious.")
 
     def persistent_load(self, identifier: object) -> tuple[torch.dtype, str, int]:
@@ -451,7 +633,7 @@ def _read_pickle(path: Path, size: int) -> NetworkPickle:
             if view.tell() != size:
                 raise ModelError("something follows the pickle's end.")
         file.seek(0)
-        content = _Unpickler(file).load()
+        content = _Unpickler(file, size).load()
     return _networks(content, size)
 
 
@@ -475,10 +657,12 @@ def _read_torch_zip(path: Path, size: int) -> NetworkPickle:
                 raise ModelError(f"its storage {key!r} is missing.")
             return archive.read(name)
 
-        content = _Unpickler(stream, storage).load()
+        content = _Unpickler(stream, size, storage).load()
     if isinstance(content, ModuleRecord):
         content = {"G_ema": content}
-    return _networks(content, size)
+    found = _networks(content, size)
+    found.container = "torch zip"
+    return found
 
 
 def _networks(content: object, size: int) -> NetworkPickle:
@@ -494,7 +678,8 @@ def _networks(content: object, size: int) -> NetworkPickle:
         str(key): value for key, value in content.items() if isinstance(value, ModuleRecord)
     }
     if "G_ema" not in networks and "G" not in networks:
-        raise ModelError(f"it holds no generator (keys: {', '.join(map(str, content)) or 'none'}).")
+        keys = ", ".join(map(_shown, content)) or "none"
+        raise ModelError(f"it holds no generator (keys: {keys}).")
     held = sum(
         tensor.numel() * tensor.element_size()
         for network in networks.values()

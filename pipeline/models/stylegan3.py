@@ -303,7 +303,7 @@ class SynthesisNetwork(nn.Module):
             w_dim, first.channels, first.size, first.sampling_rate, first.cutoff
         )
         self.layer_names: list[str] = []
-        self._signals = signals  # of the layers' outputs, by position in layer_names
+        self.signals = signals  # of the layers' outputs, by position in layer_names
         for index, after in enumerate(signals):
             layer = SynthesisLayer(
                 w_dim,
@@ -383,7 +383,7 @@ class SynthesisNetwork(nn.Module):
     def feature_frame(self, layer: str | int) -> FeatureFrame:
         """Where a layer's output lies in the image, and which ws rows it depends on."""
         index = layer_index(layer, self.layer_names)
-        signal = self._signals[index]
+        signal = self.signals[index]
         return FeatureFrame(
             name=self.layer_names[index],
             channels=signal.channels,
