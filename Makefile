@@ -1,6 +1,7 @@
 # animedrag: from a folder of drawings to an edited picture. `make help` lists every verb.
 #
-# Any setting of any stage can follow in ARGS, e.g. make train CHARACTER=ganyu ARGS="train.kimg=100".
+# Any setting of any stage can follow in ARGS: make train CHARACTER=ganyu ARGS="train.kimg=100".
+# What a run needs is remembered: a verb called twice reuses what is finished.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,20 +12,21 @@ CHARACTER ?= ganyu
 DATA      ?=
 NETWORK   ?=
 IMAGE     ?=
-RECIPE    ?=
 POINTS    ?=
+RECIPE    ?=
 ARGS      ?=
 
-# Each variable becomes a setting only where it is given; otherwise conf/ decides.
-NETWORK_SETTING := $(if $(NETWORK),network=$(NETWORK))
+# Only what is given becomes a setting; conf/ decides the rest.
+COMMON := character=$(CHARACTER) $(if $(NETWORK),network=$(NETWORK))
+SOURCE := $(if $(DATA),source=folder "source.path=$(DATA)",$(if $(filter source=%,$(ARGS)),,source=kaggle))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint preprocess train invert edit report bench doctor clean
+.PHONY: help setup kernels demo test lint preprocess train invert edit report doctor clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
-setup: $(VENV)/.ready ## create .venv, install the tested versions, fetch model files, check the machine
+setup: $(VENV)/.ready ## make .venv, install the tested versions, fetch model files, check the machine
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' || { \
@@ -39,11 +41,39 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PY) -m scripts.doctor --quiet
 	@touch $@
 
-demo: setup ## paint, preprocess, train, invert, edit, report: the whole road on a CPU in about 10 minutes
-	$(PY) -m scripts.demo $(NETWORK_SETTING) $(ARGS)
-
-kernels: $(VENV)/.ready ## compile the fast operators (setup does it; again after changing csrc/)
+kernels: $(VENV)/.ready ## compile the fast operators (setup does; again after a change of csrc/)
 	$(PY) -m scripts.build_kernels --strict
+
+# ---- the road ----------------------------------------------------------------------------------
+
+DEMO_UPLOAD := build/demo/upload/scene000000.png
+
+demo: setup $(DEMO_UPLOAD) ## the whole road on a CPU in about 10 minutes: paint, preprocess, train, invert, edit, report
+	$(RUN) experiment=demo "stage=[preprocess,train,invert,edit,report]" \
+	  $(if $(NETWORK),network=$(NETWORK)) invert.image=$(DEMO_UPLOAD) $(ARGS)
+	@echo "Open the report: $$($(PY) -m scripts.artifacts path report/demo)/report.html"
+
+# The picture that the demo edits: a scene of the demo's character that is in no data set.
+$(DEMO_UPLOAD): | setup
+	$(PY) -m scripts.paint scenes --seed 1005 --character 0 --faces 1 --count 1 --out $(@D)
+
+preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip (without DATA: from Kaggle)
+	$(RUN) stage=preprocess $(COMMON) $(SOURCE) $(ARGS)
+
+train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t
+	$(RUN) stage=train $(COMMON) $(ARGS)
+
+invert: setup ## find a picture in a model: CHARACTER=ganyu IMAGE=drawing.png
+	$(RUN) stage=invert $(COMMON) $(if $(IMAGE),"invert.image=$(IMAGE)") $(ARGS)
+
+edit: setup ## drag points of that picture: CHARACTER=ganyu POINTS="x,y>x,y; ..." or RECIPE=file.json
+	$(RUN) stage=edit $(COMMON) $(if $(POINTS),"edit.points=$(POINTS)") \
+	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(ARGS)
+
+report: setup ## one HTML page about all of it: CHARACTER=ganyu
+	$(RUN) stage=report $(COMMON) $(ARGS)
+
+# ---- keeping house -----------------------------------------------------------------------------
 
 test: setup ## run the whole test suite
 	$(PY) -m pytest -n auto --dist loadfile
@@ -51,5 +81,8 @@ test: setup ## run the whole test suite
 lint: setup ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
-clean: ## remove caches and Hydra's logs (artifacts stay)
+doctor: setup ## what this machine has, which operators run and why, what to do for more
+	$(PY) -m scripts.doctor
+
+clean: ## remove caches and logs (artifacts and .venv stay)
 	rm -rf runs build .pytest_cache .ruff_cache .mypy_cache .hypothesis

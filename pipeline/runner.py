@@ -139,6 +139,8 @@ def _plan(
     inputs: dict[str, Path] = {}
     for key, kind in stage.inputs.items():
         reference = value_at(config, key)
+        if reference is not None and key in stage.may_be_absent:
+            reference = _if_there(stage, kind, str(reference), store)
         if reference is not None:
             artifact = _find_input(stage, key, kind, str(reference), store, stages)
             parents[key] = store.parent_of(artifact)
@@ -160,6 +162,16 @@ def _plan(
         sources=sources,
     )
     return inputs, plan
+
+
+def _if_there(stage: Stage, kind: str, reference: str, store: Store) -> str | None:
+    """The reference, or None (with a word) where no artifact of that name exists yet."""
+    if reference in {f"{kind}/{name}" for name in store.names(kind)} or ":" in reference:
+        return reference
+    if not reference.startswith(f"{kind}/"):
+        return reference  # a path, or another kind: checked like any input
+    say(f"{stage.name}: there is no {reference} yet, so it is left out.")
+    return None
 
 
 def _read_source(stage: Stage, key: str, path: Path) -> Source:

@@ -36,6 +36,8 @@ class Stage:
     run: str
     # Config keys that hold references to artifacts -> the kind they must have.
     inputs: Mapping[str, str] = field(default_factory=dict)
+    # Those of them that are left out, with a word, while no artifact of that name exists.
+    may_be_absent: tuple[str, ...] = ()
     # Config keys (dotted) that hold paths of raw files or folders; their content is hashed.
     sources: tuple[str, ...] = ()
     # Config keys (dotted) that cannot change the result, and are left out of the identity.
@@ -126,6 +128,7 @@ STAGES: tuple[Stage, ...] = (
         config="pipeline.evaluate.config:ReportConfig",
         run="pipeline.evaluate.stage:run",
         inputs={"dataset": "dataset", "model": "model", "inversion": "inversion", "edit": "edit"},
+        may_be_absent=("dataset", "model", "inversion", "edit"),
     ),
 )
 

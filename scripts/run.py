@@ -52,7 +52,7 @@ def main(
     # Threads that wait for work go to sleep soon instead of spinning: on a machine that is also
     # doing something else, spinning made a training step six times slower. Read by OpenMP when
     # torch is imported, so it has to be said here.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             # Hydra's own help takes seconds, for it searches every group of every plugin.
