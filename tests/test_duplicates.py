@@ -29,8 +29,13 @@ def retouched(image: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(Image.open(stream)), np.asarray(small), brighter]
 
 
+def whole(image: np.ndarray) -> Fingerprint:
+    """Fingerprint of a picture that is a face."""
+    return fingerprint(image, image, (64.0, 64.0), 64.0)
+
+
 def drop(images: list[np.ndarray], bits: int = BITS) -> dict[int, int]:
-    prints = [fingerprint(image) for image in images]
+    prints = [whole(image) for image in images]
     return find_duplicates(prints, [(index,) for index in range(len(images))], bits)
 
 
@@ -45,13 +50,22 @@ def test_moods_poses_and_colours_of_one_character_are_kept() -> None:
     assert drop([images[0], images[0][:, :, ::-1]]) == {}
 
 
+def test_a_wink_is_no_duplicate_of_closed_eyes() -> None:
+    """One cell of the thumbnail tells them apart; everything else agrees."""
+    images = [
+        np.ascontiguousarray(sample_face(0, index, character_number=5, size=128).image)
+        for index in (89, 109)
+    ]
+    assert drop(images) == {}
+
+
 def test_switched_off() -> None:
     assert drop([face(0), face(0)], bits=-1) == {}
     assert drop([face(0), face(0)], bits=0) == {1: 0}
 
 
 def test_fingerprints_survive_json() -> None:
-    one = fingerprint(face(3))
+    one = whole(face(3))
     assert Fingerprint.from_json(one.to_json()) == one
 
 
@@ -59,7 +73,7 @@ def test_fingerprints_survive_json() -> None:
 @settings(max_examples=30, deadline=None)
 def test_order_does_not_matter(order: list[int]) -> None:
     images = _nine()
-    prints = [fingerprint(images[index]) for index in order]
+    prints = [whole(images[index]) for index in order]
     dropped = find_duplicates(prints, [(index,) for index in order], BITS)
     assert {order[a]: order[b] for a, b in dropped.items()} == {1: 0, 2: 0, 3: 0, 5: 4, 6: 4, 7: 4}
 
@@ -76,5 +90,20 @@ def test_chains_are_not_swept_away_as_one() -> None:
     """A is like B and B like C, but A is not like C: dropping B leaves both A and C."""
     thumb = bytes(12 * 12 * 3)
     bits = [0, (1 << 20) - 1, (1 << 40) - 1]
-    prints = [Fingerprint(value.to_bytes(32, "little"), thumb) for value in bits]
+    prints = [
+        Fingerprint(value.to_bytes(32, "little"), thumb, bytes([index]) * 32, (0.0, 0.0, 1.0))
+        for index, value in enumerate(bits)
+    ]
     assert find_duplicates(prints, [(0,), (1,), (2,)], BITS) == {1: 0}
+
+
+def test_a_copy_that_was_cut_a_little_differently_is_found() -> None:
+    picture = face(0)
+    turned = np.asarray(Image.fromarray(picture).rotate(5, Image.Resampling.BICUBIC))
+    assert drop([picture, turned]) == {}
+    quality = [(0,), (1,)]
+    same = [whole(picture), fingerprint(turned, picture, (66.0, 62.0), 68.0)]
+    assert find_duplicates(same, quality, BITS) == {1: 0}
+    # Two faces of one picture are two faces, even if they look alike.
+    two = [whole(picture), fingerprint(turned, picture, (20.0, 62.0), 68.0)]
+    assert find_duplicates(two, quality, BITS) == {}

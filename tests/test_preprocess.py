@@ -246,8 +246,14 @@ def test_an_item_that_kills_its_process_is_singled_out(tmp_path: Path) -> None:
     assert crashed == [3]
     assert len(done) == 6
     assert {path.name for path in tmp_path.iterdir() if path.name.isdigit()} == set("01245")
-    assert any(path.name.startswith("closed") for path in tmp_path.iterdir())
     assert multiprocessing.active_children() == []
+
+
+def test_workers_are_closed_in_their_processes(tmp_path: Path) -> None:
+    done = list(run_all(range(2), MakeKiller(tmp_path), 1, pytest.fail, lambda: False))
+    assert len(done) == 2
+    (closed,) = tmp_path.glob("closed*")
+    assert closed.name != f"closed{os.getpid()}"
 
 
 def test_the_split_depends_on_content_alone(tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ class FaceWorker:
                 "transform": transform.to_json(),
                 "mirrored": round(share_outside(transform, picture.image), 4),
             }
-            faces.append({"record": record, "fingerprint": fingerprint(image).to_json()})
+            marks = fingerprint(image, picture.image, face.eyes, face.width)
+            faces.append({"record": record, "fingerprint": marks.to_json()})
         if not found:
             rejects.append("no face found")
         height, width = picture.image.shape[:2]
