@@ -21,8 +21,8 @@ from PIL import Image
 
 HASH_SIDE = 16  # frequencies each way: 256 bits
 THUMB_SIDE = 12
-# Difference of the thumbnails, in grey levels, up to which colours agree: in the mean, and in any one
-# cell (an eye that is open in one and shut in the other changes a cell by 100).
+# Difference of the thumbnails, in grey levels, up to which colours agree: in the mean, and in any
+# one cell (an eye that is open in one and shut in the other changes a cell by 100).
 THUMB_TOLERANCE = (10.0, 32.0)
 # What crops may differ in where whole pictures agree (in half as many bits as crops have to): bits,
 # grey levels, and distance of their places in widths of the face.
