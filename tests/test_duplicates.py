@@ -99,11 +99,11 @@ def test_chains_are_not_swept_away_as_one() -> None:
 
 def test_a_copy_that_was_cut_a_little_differently_is_found() -> None:
     picture = face(0)
-    turned = np.asarray(Image.fromarray(picture).rotate(3.5, Image.Resampling.BICUBIC))
-    assert drop([picture, turned]) == {}
+    wider = np.asarray(Image.fromarray(picture).resize((128, 128), box=(4, 4, 124, 124)))
+    assert drop([picture, wider]) == {}
     quality = [(0,), (1,)]
-    same = [whole(picture), fingerprint(turned, picture, (66.0, 62.0), 68.0)]
+    same = [whole(picture), fingerprint(wider, picture, (66.0, 62.0), 68.0)]
     assert find_duplicates(same, quality, BITS) == {1: 0}
     # Two faces of one picture are two faces, even if they look alike.
-    two = [whole(picture), fingerprint(turned, picture, (20.0, 62.0), 68.0)]
+    two = [whole(picture), fingerprint(wider, picture, (20.0, 62.0), 68.0)]
     assert find_duplicates(two, quality, BITS) == {}
