@@ -9,7 +9,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.edit import pictures, video
@@ -84,13 +83,6 @@ def test_a_marker_at_the_border_is_drawn_without_trouble() -> None:
     marked = pictures.draw_markers(face, [Marker((0, 0), (0, 0), (30, 40))], 18)
     assert marked.shape == (720, 540, 3)
     assert marked[0, 0, 0] > 200
-
-
-def test_images_become_bytes() -> None:
-    image = torch.tensor([-1.0, 0.0, 1.0, 3.0, -3.0]).reshape(1, 1, 1, 5)
-    array = pictures.to_uint8(image)
-    assert array.shape == (1, 5, 3)
-    assert array[0, :, 0].tolist() == [0, 128, 255, 255, 0]
 
 
 def test_before_and_after_are_the_halves() -> None:

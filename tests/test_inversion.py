@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.data.align import CropTransform
 from pipeline.errors import ArtifactError
-from pipeline.invert import inversion, picture, pti
+from pipeline.invert import inversion, pti
 from pipeline.invert.inversion import Inversion
 from pipeline.models import checkpoint
 from pipeline.models.stylegan2 import Generator
@@ -223,14 +222,3 @@ def test_damage_is_named_in_one_sentence(
     with pytest.raises(ArtifactError, match=says) as caught:
         Inversion.load(folder, model)
     assert "\n" not in str(caught.value)
-
-
-def test_pixels_survive_the_way_to_tensors_and_back() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    tensor = picture.to_tensor(pixels, 3)
-    assert tensor.shape == (1, 3, 9, 7)
-    assert tensor.min() >= -1
-    assert tensor.max() <= 1
-    np.testing.assert_array_equal(picture.to_pixels(tensor), pixels)
-    grey = np.repeat(pixels[:, :, :1], 3, axis=2)
-    np.testing.assert_array_equal(picture.to_pixels(picture.to_tensor(grey, 1)), grey)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline import weights
-from pipeline.data.config import FramingConfig
+from pipeline.data.crop_rule import CropRule
 from pipeline.errors import ConfigError, DataError, Interrupted, ModelError
 from pipeline.invert import picture, pti
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
@@ -30,6 +31,7 @@ from pipeline.models import checkpoint
 from pipeline.models.stylegan2 import Discriminator
 from pipeline.models.stylegan2 import Generator as StyleGan2
 from pipeline.models.stylegan3 import Generator as StyleGan3
+from torch_utils.pixels import to_uint8
 
 PAYLOAD = {
     "inversion.json",
@@ -104,7 +106,7 @@ def test_an_inversion_is_whole_and_read_back(tmp_path: Path, kind: str) -> None:
     assert metrics["perceptual"] == "discriminator"
     loaded = Inversion.load(out, inputs["model"])
     assert loaded.info["metrics"] == metrics
-    image = picture.to_pixels(pti.picture_of(loaded.generator, loaded.ws))
+    image = to_uint8(pti.picture_of(loaded.generator, loaded.ws))[0]
     np.testing.assert_array_equal(image, np.asarray(Image.open(out / "tuned.png")))
     np.testing.assert_array_equal(loaded.source, np.asarray(Image.open(inputs["image"])))
     # The crop is the picture's middle square: its corners lead back there.
@@ -287,7 +289,8 @@ def test_a_picture_of_one_pixel_is_inverted(tmp_path: Path, inputs: dict[str, Pa
 
 def test_transparent_pixels_get_the_background_and_exif_turns(tmp_path: Path) -> None:
     Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    prepared = picture.prepare(tmp_path / "clear.png", 16, 16, "none", background="#102030")
+    rule = CropRule(2.0, 0.5, "#102030")
+    prepared = picture.prepare(tmp_path / "clear.png", 16, 16, "none", rule)
     assert prepared.source[0, 0].tolist() == [0x10, 0x20, 0x30]
     turned = Image.new("RGB", (30, 20), (255, 255, 255))
     exif = turned.getexif()
@@ -299,10 +302,27 @@ def test_transparent_pixels_get_the_background_and_exif_turns(tmp_path: Path) ->
 def test_the_framing_decides_how_much_is_cut_out(drawings_dir: Path) -> None:
     drawing = sorted((drawings_dir / "drawings").iterdir())[0]
     near, far = (
-        picture.prepare(drawing, 64, 64, "face", FramingConfig(face_widths=widths))
+        picture.prepare(drawing, 64, 64, "face", CropRule(widths, 0.52, "white"))
         for widths in (1.5, 3.0)
     )
     assert far.transform.width == pytest.approx(2 * near.transform.width)
+
+
+def test_an_upload_is_framed_as_the_models_training_images(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    model = tmp_path / "framed"
+    shutil.copytree(inputs["model"], model)
+    CropRule(2.0, 0.5, "#204060").write(model)
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    where = {"model": model, "image": tmp_path / "clear.png"}
+    run(config(), where, tmp_path / "as_trained")
+    run(config(background="#ffffff"), where, tmp_path / "as_asked")
+    colours = [
+        np.asarray(Image.open(tmp_path / name / "aligned.png"))[0, 0].tolist()
+        for name in ("as_trained", "as_asked")
+    ]
+    assert colours == [[0x20, 0x40, 0x60], [255, 255, 255]]
 
 
 def test_a_picture_without_a_face_is_refused_only_where_one_is_wanted(tmp_path: Path) -> None:
@@ -407,7 +427,7 @@ def test_the_yaml_holds_the_dataclasss_defaults(root: Path) -> None:
     defaults = OmegaConf.to_container(OmegaConf.structured(InvertConfig))
     assert isinstance(defaults, dict)
     assert plain.keys() == defaults.keys()
-    interpolated = {"name", "model", "seed", "device", "image", "framing", "background"}
+    interpolated = {"name", "model", "seed", "device", "image"}
     assert {k: v for k, v in plain.items() if k not in interpolated} == {
         k: v for k, v in defaults.items() if k not in interpolated
     }

@@ -12,9 +12,10 @@ from PIL import Image
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DataError
 from pipeline.train.images import TrainingImages
-from pipeline.train.logbook import Logbook, tile, to_uint8
+from pipeline.train.logbook import Logbook, tile
 from pipeline.train.statistics import Statistics
 from tests.train_tiny import make_dataset
+from torch_utils.pixels import to_uint8
 
 
 @pytest.fixture(scope="module")

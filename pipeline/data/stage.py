@@ -30,6 +30,7 @@ import numpy as np
 from pipeline.console import catch_stop, progress, say
 from pipeline.data.config import PreprocessConfig
 from pipeline.data.contact_sheet import SheetStyle, contact_sheet
+from pipeline.data.crop_rule import CropRule
 from pipeline.data.dataset import CONTACT_SHEET, FACES, IMAGES, REJECTS, SPLIT
 from pipeline.data.duplicates import Fingerprint, find_duplicates
 from pipeline.data.faces import FaceFinder
@@ -103,6 +104,8 @@ def run(config: PreprocessConfig, inputs: Mapping[str, Path], out: Path) -> dict
     rejects.sort(key=lambda one: (one.source, one.reason))
     _write_json_lines(out / REJECTS, [asdict(one) for one in rejects])
     _write_split(out / SPLIT, records, heldout)
+    framing = config.framing
+    CropRule(framing.face_widths, framing.eye_height, config.background).write(out)
     metrics = _metrics(len(items), records, rejects, heldout)
     _write_contact_sheet(out, config, heldout, metrics)
     shutil.rmtree(work)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import skia
 from PIL import Image
-from torch import Tensor
 
 from pipeline.edit.drag import Point
 
@@ -32,13 +31,6 @@ class Marker:
     start: Point
     position: Point
     target: Point
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """1 × 3 × H × W (or one channel) float in [-1, 1] => H × W × 3 uint8."""
-    pixels = ((image[0].detach().float() + 1) * 127.5).round().clamp(0, 255)
-    array = pixels.permute(1, 2, 0).cpu().numpy().astype(np.uint8)
-    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
 
 
 def display_factor(height: int, width: int) -> int:

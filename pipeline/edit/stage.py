@@ -52,6 +52,8 @@ from pipeline.edit.strategies import build_strategy
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.invert.inversion import Inversion
 from pipeline.models import checkpoint
+from torch_utils.device import choose_device
+from torch_utils.pixels import to_uint8
 
 FORMAT = 1
 _STATE = "drag_state.safetensors"
@@ -84,7 +86,7 @@ class Task:
 
 def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
     """Drag as the recipe or the points say; see the module for what is written to `out`."""
-    device = _device(config.device)
+    device = choose_device(config.device)
     subject = _subject(config, inputs, device)
     task = _task(config, inputs, subject, out)
     (out / "frames").mkdir(parents=True, exist_ok=True)
@@ -174,14 +176,6 @@ def _recipe(
         max_steps=settings.max_steps or recipe.max_steps,
         patience=settings.patience or recipe.patience,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch sees no GPU here; use device=cpu or device=auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 # --- the drag ---
@@ -275,7 +269,7 @@ def _record(event: Stepped, seconds: float) -> dict[str, Any]:
 
 @torch.no_grad()
 def _render(task: Task, ws: Tensor) -> np.ndarray:
-    return pictures.to_uint8(task.subject.generator.synthesis(ws, noise_mode="const"))
+    return to_uint8(task.subject.generator.synthesis(ws, noise_mode="const"))[0]
 
 
 def _save_frame(task: Task, step: int, ws: Tensor) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from pipeline.data.config import FramingConfig
 from pipeline.errors import ConfigError, check_choice, check_range
 
 ALIGNMENTS = ("auto", "face", "none")
@@ -95,10 +94,11 @@ class InvertConfig:
     # face: find and level the face as preprocess does; none: the picture's middle square, as it is;
     # auto: none for a picture of the model's own size, else face, else (no face found) none.
     align: str = "auto"
-    # How much of the picture belongs to a face: as in the set that the model was trained on.
-    framing: FramingConfig = field(default_factory=FramingConfig)
-    # Colour behind transparent pixels: "#rrggbb" or a name.
-    background: str = "#ffffff"
+    # How much of the picture belongs to a face, and the colour behind transparent pixels ("#rrggbb"
+    # or a name); None: as in the model's training images.
+    face_widths: float | None = None
+    eye_height: float | None = None
+    background: str | None = None
     # Class of a model trained with labels; null where it has none.
     label: int | None = None
     # auto: lpips-vgg on a GPU, lpips-alex on a CPU, discriminator where the weights are missing.
@@ -117,6 +117,10 @@ class InvertConfig:
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("align", self.align, ALIGNMENTS)
         check_choice("perceptual", self.perceptual, PERCEPTUALS)
+        if self.face_widths is not None:
+            check_range("face_widths", self.face_widths, 0.8, 6.0)
+        if self.eye_height is not None:
+            check_range("eye_height", self.eye_height, 0.1, 0.9)
         check_range("perceptual_smallest_px", self.perceptual_smallest_px, 0, 4096)
         check_range("perceptual_largest_px", self.perceptual_largest_px, 0, 4096)
         if 0 < self.perceptual_largest_px < self.perceptual_smallest_px:

@@ -1,4 +1,4 @@
-"""The uploaded picture: read, aligned as the training set was, turned into a tensor and back.
+"""The uploaded picture: read, aligned as the training set was, ready for the model.
 
 Knows nothing about latents. The crop transform leads back into the whole picture.
 """
@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipeline.data import align
 from pipeline.data.align import CropTransform
-from pipeline.data.config import FramingConfig
+from pipeline.data.config import FramingConfig, PreprocessConfig
+from pipeline.data.crop_rule import CropRule
 from pipeline.data.pictures import PictureLimits, Rejected, decode, parse_colour
 from pipeline.errors import ConfigError, DataError
-
-# ITU-R BT.601: what a grey model sees of a coloured picture.
-_LUMA = (0.299, 0.587, 0.114)
 
 # What preprocess accepts, too; a picture of the largest size it decodes is smaller.
 MAX_FILE_BYTES = 200 * 10**6
@@ -43,20 +39,19 @@ def prepare(
     width: int,
     height: int,
     how: str,
-    framing: FramingConfig | None = None,
-    background: str = "#ffffff",
+    rule: CropRule | None = None,
 ) -> Prepared:
     """Read the image file and cut out what a model of width x height px is to draw.
 
     Args:
         how: "face" levels the face as preprocess does, "none" takes the middle of the picture,
             "auto" decides (see InvertConfig.align).
-        framing: how much of the picture belongs to a face; None: preprocess's default.
-        background: colour behind transparent pixels.
+        rule: how the model's training images were framed; None: as preprocess does it unasked.
 
     DataError where the file is no picture, or has no face and `how` is "face".
     """
-    source = read(path, background)
+    rule = rule or default_rule()
+    source = read(path, rule.background)
     if how == "face" and width != height:
         raise ConfigError(
             f"align=face makes squares, but the model draws {width} x {height}; use align=none."
@@ -65,7 +60,13 @@ def prepare(
     if how == "none" or width != height or (how == "auto" and size == (width, height)):
         why = "taken as it is" if size == (width, height) else "its middle taken"
         return _middle(source, width, height, f"{path.name} was {why}")
-    return _face(path, source, width, framing or FramingConfig(), required=how == "face")
+    return _face(path, source, width, rule, required=how == "face")
+
+
+def default_rule() -> CropRule:
+    """How preprocess frames faces where nothing is said."""
+    framing = FramingConfig()
+    return CropRule(framing.face_widths, framing.eye_height, PreprocessConfig.background)
 
 
 def read(path: Path, background: str = "#ffffff") -> np.ndarray:
@@ -84,7 +85,7 @@ def read(path: Path, background: str = "#ffffff") -> np.ndarray:
 
 
 def _face(
-    path: Path, source: np.ndarray, resolution: int, framing: FramingConfig, required: bool
+    path: Path, source: np.ndarray, resolution: int, rule: CropRule, required: bool
 ) -> Prepared:
     # The detectors load slowly; a picture taken as it is needs none.
     from pipeline.data import faces
@@ -92,7 +93,7 @@ def _face(
     found = faces.align_face(
         source,
         resolution,
-        framing=faces.Framing(framing.face_widths, framing.eye_height),
+        framing=faces.Framing(rule.face_widths, rule.eye_height),
     )
     face = found.face
     if face.detector != faces.WHOLE:
@@ -118,17 +119,3 @@ def _middle(source: np.ndarray, width: int, height: int, word: str) -> Prepared:
     )
     aligned = align.crop(source, transform, width)
     return Prepared(source, aligned, transform, "none", "", 0.0, word)
-
-
-def to_tensor(image: np.ndarray, channels: int) -> Tensor:
-    """H x W x 3 uint8 => 1 x channels x H x W float32 in [-1, 1]; one channel: the luma."""
-    values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    if channels == 1:
-        return (values * torch.tensor(_LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-    return values
-
-
-def to_pixels(image: Tensor) -> np.ndarray:
-    """1 x (3 or 1) x H x W in [-1, 1] => H x W x 3 uint8, rounded and clipped."""
-    values = (image[0].detach().float().cpu() * 127.5 + 127.5).round().clamp(0, 255)
-    return values.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()

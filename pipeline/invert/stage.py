@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pipeline import weights
 from pipeline.console import Progress, catch_stop, progress, say
+from pipeline.data.crop_rule import CropRule, read_crop_rule
 from pipeline.errors import ArtifactError, ConfigError, Interrupted, ModelError
 from pipeline.invert import inversion, picture, pti
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
@@ -31,6 +32,8 @@ from pipeline.invert.resume import State, Workspace
 from pipeline.metrics import perceptual
 from pipeline.models import checkpoint
 from torch_utils import rng
+from torch_utils.device import choose_device
+from torch_utils.pixels import to_tensor, to_uint8
 
 
 def run(
@@ -41,9 +44,8 @@ def run(
     generator = _generator(inputs["model"], device)
     metric = choose_perceptual(config, device, inputs["model"])
     width, height = _picture_size(generator, _labels(config, generator, 1))
-    prepared = picture.prepare(
-        inputs["image"], width, height, config.align, config.framing, config.background
-    )
+    rule = _crop_rule(config, inputs["model"])
+    prepared = picture.prepare(inputs["image"], width, height, config.align, rule)
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(prepared.source).save(out / "source.png")
     Image.fromarray(prepared.aligned).save(out / "aligned.png")
@@ -52,7 +54,7 @@ def run(
         config=config,
         generator=generator,
         metric=metric,
-        target=picture.to_tensor(prepared.aligned, generator.img_channels).to(device),
+        target=to_tensor(prepared.aligned, generator.img_channels).to(device),
         files=Workspace(out),
     )
     with catch_stop() as stop:
@@ -63,13 +65,17 @@ def run(
     return metrics
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that `name` (auto, cpu, cuda) means here."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch sees no GPU here; use device=cpu or device=auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def _crop_rule(config: InvertConfig, model_folder: Path) -> CropRule:
+    """As the model's training images were framed, unless the settings say otherwise."""
+    rule = read_crop_rule(model_folder) or picture.default_rule()
+    asked = {
+        "face_widths": config.face_widths,
+        "eye_height": config.eye_height,
+        "background": config.background,
+    }
+    return dataclasses.replace(
+        rule, **{key: value for key, value in asked.items() if value is not None}
+    )
 
 
 def choose_perceptual(
@@ -373,7 +379,7 @@ def _metrics(work: _Work, ws: Tensor, tuned: Any, out: Path) -> dict[str, float 
             metrics[f"psnr_{name}_db"] = _rounded(pti.psnr_db(image, work.target))
             metrics[f"ssim_{name}"] = _rounded(pti.ssim(image, work.target))
             metrics[f"perceptual_{name}"] = _rounded(float(distance))
-            Image.fromarray(picture.to_pixels(image)).save(out / f"{name}.png")
+            Image.fromarray(to_uint8(image)[0]).save(out / f"{name}.png")
     for phase in ("project", "tune"):
         metrics[f"{phase}_steps"] = work.steps[phase]
         metrics[f"{phase}_seconds"] = round(work.seconds[phase], 2)

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from torch_utils.pixels import to_uint8
+
 STATISTICS = "stats.jsonl"
 SAMPLES = "samples"
 EVENTS = "tensorboard"
@@ -62,13 +64,6 @@ class Logbook:
         self.flush()
         self._lines.close()
         self._events.close()
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """N×C×H×W float in [-1, 1] => N×H×W×3 uint8, rounded to the nearest."""
-    pixels = images.detach().float().cpu().mul(127.5).add(127.5).round().clamp(0, 255)
-    array = pixels.numpy().astype(np.uint8).transpose(0, 2, 3, 1)
-    return np.repeat(array, 3, axis=3) if array.shape[3] == 1 else array
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.console import catch_stop, progress, say
+from pipeline.data.crop_rule import read_crop_rule
 from pipeline.data.dataset import Dataset
 from pipeline.errors import ConfigError, DataError
 from pipeline.models import checkpoint, stylegan2, stylegan3
@@ -33,6 +34,7 @@ from pipeline.train.loss import Objective
 from pipeline.train.recipe import Recipe, magnitude_ema_beta, make_recipe
 from pipeline.train.state import TrainingState, new_state, restore_latest
 from torch_utils import rng
+from torch_utils.device import choose_device
 
 TRAINING_STATE = "training_state"
 REALS = "reals.png"
@@ -62,6 +64,8 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
         resumed = restore_latest(state, out / TRAINING_STATE)
         _announce(config, recipe, images, state, resumed is not None)
         _train(config, recipe, images, state, out)
+    if rule := read_crop_rule(inputs["dataset"]):
+        rule.write(out)
     return _finish(config, recipe, images, state, out)
 
 
@@ -152,16 +156,6 @@ class SampleGrid:
         parts = zip(self.z.split(SAMPLE_BATCH), self.c.split(SAMPLE_BATCH), strict=True)
         made = [generator(z.to(device), c.to(device), noise_mode="const").cpu() for z, c in parts]
         return torch.cat(made)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `name` (auto, cpu, cuda) means here."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ConfigError(
-            "device=cuda is not possible: torch sees no GPU here; use device=cpu or device=auto."
-        )
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 @contextmanager
