@@ -21,7 +21,7 @@ COMMON := character=$(CHARACTER) $(if $(NETWORK),network=$(NETWORK))
 SOURCE := $(if $(DATA),source=folder "source.path=$(DATA)",$(if $(filter source=%,$(ARGS)),,source=kaggle))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint preprocess train invert edit report doctor clean
+.PHONY: help setup kernels demo test lint preprocess train import export invert edit report doctor clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -62,6 +62,12 @@ preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip 
 
 train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t
 	$(RUN) stage=train $(COMMON) $(ARGS)
+
+import: setup ## a network pickle of another program to a model: PKL=file NAME=x
+	$(RUN) stage=import character=$(or $(NAME),$(CHARACTER)) $(if $(PKL),"import.pkl=$(PKL)") $(ARGS)
+
+export: setup ## a model to a pickle for the official programs, and safetensors: MODEL=model/x OUT=dir
+	$(PY) -m scripts.export $(or $(MODEL),model/$(CHARACTER)) "$(or $(OUT),exported)" $(ARGS)
 
 invert: setup ## find a picture in a model: CHARACTER=ganyu IMAGE=drawing.png
 	$(RUN) stage=invert $(COMMON) $(if $(IMAGE),"invert.image=$(IMAGE)") $(ARGS)

@@ -60,7 +60,11 @@ def root_schema(
     parts: tuple[Group | Stage, ...] = (*groups, *stages)
     for part in parts:
         fields.append((part.name, part.config_class(), MISSING))
-    return dataclasses.make_dataclass("Settings", fields)
+    # make_dataclass refuses Python's keywords, and one stage is called import; the class is never
+    # instantiated, so it needs no methods that would spell these names out.
+    body = {name: default for name, _, default in fields}
+    body["__annotations__"] = {name: field_type for name, field_type, _ in fields}
+    return dataclasses.dataclass(init=False, repr=False, eq=False)(type("Settings", (), body))
 
 
 def register(stages: tuple[Stage, ...] = STAGES, groups: tuple[Group, ...] = GROUPS) -> None:

@@ -98,6 +98,15 @@ STAGES: tuple[Stage, ...] = (
         transient=("device", "cache_gb", "threads"),
     ),
     Stage(
+        name="import",
+        summary="network pickle of another program (.pkl, PTI's .pt) -> model",
+        version=1,
+        produces="model",
+        config="pipeline.models.config:ImportConfig",
+        run="pipeline.models.stage:run",
+        sources=("pkl",),
+    ),
+    Stage(
         name="invert",
         summary="model + uploaded picture -> inversion: its latent, and a model tuned to it",
         version=1,

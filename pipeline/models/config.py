@@ -1,8 +1,10 @@
-"""Settings of the networks' shape. Plain values; imports no torch."""
+"""Settings of the networks' shape, and of the import stage. Plain values; imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from omegaconf import MISSING
 
 from pipeline.errors import check_choice, check_range
 
@@ -67,3 +69,13 @@ class NetworkConfig:
         check_range("network.filter_size", self.filter_size, 2, 32)
         check_range("network.mbstd_group", self.mbstd_group, 1, 64)
         check_range("network.mbstd_channels", self.mbstd_channels, 0, 64)
+
+
+@dataclass
+class ImportConfig:
+    """A network file of another program becomes a model."""
+
+    # The model's name.
+    name: str = MISSING
+    # Path of the file: a network pickle, or PTI's .pt.
+    pkl: str = MISSING

@@ -473,6 +473,19 @@ def file_name_of(generator: nn.Module, name: str) -> str:
     return file_name(model_type(generator), name, width, height)
 
 
+def new_discriminator(generator: nn.Module) -> stylegan2.Discriminator:
+    """An untrained discriminator for a generator's images; always the same weights."""
+    assert isinstance(generator, stylegan2.Generator | stylegan3.Generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return stylegan2.Discriminator(
+            c_dim=generator.c_dim,
+            img_resolution=generator.img_resolution,
+            img_channels=generator.img_channels,
+            square=model_type(generator) != STYLEGAN_HUMAN,
+        )
+
+
 def export_networks(path: Path, networks: Mapping[str, nn.Module]) -> None:
     """Write networks as a pickle that the stylegan3 and DragGAN programs load.
 
