@@ -137,6 +137,21 @@ def test_far_outside_and_very_large_crops_are_made() -> None:
     assert crop(image, CropTransform.square(2, 3, 2000, 33), 16).shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize("roll", [0.0, 25.0])
+@pytest.mark.parametrize("lying", [False, True])
+@pytest.mark.parametrize("place", [3, 20_000, 32_998])  # the mirror image beyond both ends, too
+def test_a_strip_longer_than_opencv_takes(place: int, lying: bool, roll: float) -> None:
+    strip = noise(0, 33_000, 24)
+    start = min(max(place - 200, 0), 33_000 - 400)
+    part, center = strip[start : start + 400], (12.0, float(place))
+    center_in_part = (center[0], center[1] - start)
+    if lying:
+        strip, part = strip.transpose(1, 0, 2).copy(), part.transpose(1, 0, 2).copy()
+        center, center_in_part = center[::-1], center_in_part[::-1]
+    cut = crop(strip, CropTransform.square(*center, 30, roll), 32)
+    assert np.array_equal(cut, crop(part, CropTransform.square(*center_in_part, 30, roll), 32))
+
+
 def test_aspect_is_the_transforms() -> None:
     image = noise(0, 100, 100)
     assert crop(image, CropTransform(50, 50, 30, 60), 32).shape == (64, 32, 3)

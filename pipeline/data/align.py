@@ -23,6 +23,8 @@ LANCZOS_SUPPORT = 3
 # Shrinking by more than this is done in two steps (box average, then Lanczos): the difference
 # cannot be seen, and a 100-megapixel upload does not have to be rotated at full size.
 DIRECT_SHRINK_LIMIT = 6.0
+# OpenCV warps no picture with a side this long (a comic in one long strip has one).
+OPENCV_LONGEST_PX = 32767
 # Share of the crop's side over which an edited face fades into the original picture.
 SEAM = 0.08
 
@@ -157,12 +159,11 @@ def crop(image: np.ndarray, transform: CropTransform, resolution: int) -> np.nda
         + turn @ np.array([left + 0.5, top + 0.5])
         - 0.5
     )
-    patch = cv2.warpAffine(
+    patch = warp_reflected(
         image,
         np.concatenate([turn, shift[:, None]], axis=1),
         (width, height),
-        flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT,
+        cv2.INTER_LANCZOS4,
     )
     x0, y0 = -transform.width / 2 - left, -transform.height / 2 - top
     box = (x0, y0, x0 + transform.width, y0 + transform.height)
@@ -170,6 +171,45 @@ def crop(image: np.ndarray, transform: CropTransform, resolution: int) -> np.nda
         transform.output_size(resolution), Image.Resampling.LANCZOS, box=box
     )
     return np.asarray(resized)
+
+
+def warp_reflected(
+    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: int
+) -> np.ndarray:
+    """`image` read along an affine map; outside it its mirror image is seen.
+
+    Args:
+        matrix: 2 x 3, from the result's pixel centres to the image's, as OpenCV counts them.
+        size: (width, height) of the result.
+        interpolation: OpenCV's flag.
+    """
+    if max(image.shape[:2]) >= OPENCV_LONGEST_PX:
+        image, matrix = _only_what_is_read(image, matrix, size)
+    return cv2.warpAffine(
+        image,
+        matrix,
+        size,
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+
+
+def _only_what_is_read(
+    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a long image that a warp reads, and the matrix that fits the part."""
+    ends = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]]) @ matrix.T
+    ranges = []
+    for axis, length in ((0, image.shape[1]), (1, image.shape[0])):
+        reach = 8  # Lanczos-4 looks this far to either side, halves and rounding included
+        low = math.floor(ends[:, axis].min()) - reach
+        high = math.ceil(ends[:, axis].max()) + reach
+        # What lies outside is read from its mirror image inside.
+        low, high = min(low, 2 * length - high), max(high, -low)
+        ranges.append((min(max(low, 0), length - 1), max(min(high, length), 1)))
+    (x0, x1), (y0, y1) = ranges
+    matrix = matrix - np.array([[0, 0, x0], [0, 0, y0]])
+    return np.ascontiguousarray(image[y0:y1, x0:x1]), matrix
 
 
 def paste_back(

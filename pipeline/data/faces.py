@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data import nvxs
-from pipeline.data.align import CropTransform, crop
+from pipeline.data.align import CropTransform, crop, warp_reflected
 from pipeline.data.detectors import (
     ANIMEFACE_EYES,
     SCAN_ENLARGEMENT,
@@ -402,13 +402,7 @@ class _Picture:
         corners = frame.inverse(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])) - 0.5
         target = np.array([[0, 0], [size, 0], [0, size]]) - 0.5
         matrix = cv2.getAffineTransform(target.astype(np.float32), corners.astype(np.float32))
-        return cv2.warpAffine(
-            self._levels[level],
-            matrix,
-            (size, size),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT,
-        )
+        return warp_reflected(self._levels[level], matrix, (size, size), cv2.INTER_LINEAR)
 
 
 @dataclass(frozen=True)
