@@ -133,6 +133,36 @@ def test_equal_names_in_a_zip_are_both_read(tmp_path: Path) -> None:
     assert len({item.name for item in items}) == 2
 
 
+def test_a_zip_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    for moment, colour in enumerate(("red", "blue")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("other.png", png("white"))
+            archive.writestr("a.png", png(colour))
+        os.utime(path, (moment, moment))
+        image = items_of(path)[0].read(LIMITS, MB).image
+        assert image[0, 0].tolist() == [[255, 0, 0], [0, 0, 255]][moment]
+
+
+def test_many_members_are_read_through_one_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for index in range(20):
+            archive.writestr(f"{index}.png", png())
+    items = items_of(tmp_path / "a.zip")
+    openings = []
+    original = zipfile.ZipFile.__init__
+
+    def counted(self: zipfile.ZipFile, *arguments: object, **options: object) -> None:
+        openings.append(arguments)
+        original(self, *arguments, **options)
+
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", counted)
+    assert {outcome(item) for item in items} == {"ok"}
+    assert len(openings) == 1
+
+
 def test_encrypted_lying_and_damaged_members(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:

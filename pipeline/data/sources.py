@@ -7,6 +7,7 @@ limit. Knows nothing about faces.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -91,8 +92,8 @@ class ZipItem:
 
     def read(self, limits: PictureLimits, max_bytes: int) -> Picture:
         try:
-            with zipfile.ZipFile(self.archive) as archive:
-                data = _read_member(archive, archive.infolist()[self.index], max_bytes)
+            archive = _opened(self.archive, self.archive.stat().st_mtime_ns, os.getpid())
+            data = _read_member(archive, archive.infolist()[self.index], max_bytes)
         except Rejected:
             raise
         # zipfile raises many kinds of errors on damaged members, zlib and lzma their own.
@@ -241,6 +242,15 @@ def _list_zip(path: Path) -> Iterator[Item]:
         unique = name if name not in seen else f"{name}#{index}"
         seen.add(unique)
         yield ZipItem(path, index, unique)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path, written_ns: int, process: int) -> zipfile.ZipFile:
+    """The zip, kept open for the next member: reading a long directory takes longer than a picture.
+
+    A zip that was written anew, or another process, opens it again.
+    """
+    return zipfile.ZipFile(path)
 
 
 def _is_clutter(name: str) -> bool:
