@@ -32,7 +32,7 @@ from pipeline.invert.resume import State, Workspace
 from pipeline.metrics import perceptual
 from pipeline.models import checkpoint
 from torch_utils import rng
-from torch_utils.device import choose_device
+from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_tensor, to_uint8
 
 
@@ -49,7 +49,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(prepared.source).save(out / "source.png")
     Image.fromarray(prepared.aligned).save(out / "aligned.png")
-    say(f"invert: {prepared.word}; distances by {metric.name}.")
+    say(f"invert: {prepared.word}; distances by {metric.name}; on {describe(device)}.")
     work = _Work(
         config=config,
         generator=generator,
@@ -68,14 +68,13 @@ def run(
 def _crop_rule(config: InvertConfig, model_folder: Path) -> CropRule:
     """As the model's training images were framed, unless the settings say otherwise."""
     rule = read_crop_rule(model_folder) or picture.default_rule()
-    asked = {
-        "face_widths": config.face_widths,
-        "eye_height": config.eye_height,
-        "background": config.background,
-    }
-    return dataclasses.replace(
-        rule, **{key: value for key, value in asked.items() if value is not None}
-    )
+    if config.face_widths is not None:
+        rule = dataclasses.replace(rule, face_widths=config.face_widths)
+    if config.eye_height is not None:
+        rule = dataclasses.replace(rule, eye_height=config.eye_height)
+    if config.background is not None:
+        rule = dataclasses.replace(rule, background=config.background)
+    return rule
 
 
 def choose_perceptual(
