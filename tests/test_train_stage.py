@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 
 from pipeline.errors import ConfigError, DataError, TrainingError
 from pipeline.models import checkpoint
+from pipeline.models.build import architecture_of
+from pipeline.models.config import NETWORKS
 from pipeline.train import loss, stage
 from pipeline.train.recipe import magnitude_ema_beta
 from tests.train_tiny import make_config, make_dataset
@@ -204,6 +206,35 @@ def test_freeze_d_keeps_the_first_layers_of_the_base_model(dataset, straight, tm
     for name, value in before.items():
         is_weight = name.endswith((".weight", ".bias"))
         assert torch.equal(value, after[name]) == (name.startswith("b16.") or not is_weight), name
+
+
+def test_a_base_is_trained_as_its_own_architecture_asks(dataset, straight, tmp_path, capsys):
+    """The settings' network is that of new models; a StyleGAN2 to start from stays one."""
+    config = make_config(
+        kimg=0.08, resume_from="model/tiny", network={"architecture": "stylegan3-t"}
+    )
+    stage.run(config, {"dataset": dataset, "resume_from": straight}, tmp_path)
+    assert "train: stylegan2 at 16x16" in capsys.readouterr().out
+    assert "loss_path_length" in read_stats(tmp_path)[-1]
+
+
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_a_models_architecture_is_told_from_its_file(tmp_path, architecture):
+    network = {"architecture": architecture, "synthesis_layers": 4, "margin_size": 4}
+    generator, _ = stage.build(make_config(network=network).network, 16, 3, 0)
+    checkpoint.save(tmp_path, {"G": generator})
+    assert architecture_of(checkpoint.read_architecture(tmp_path)["G"]) == architecture
+
+
+def test_a_batch_that_does_not_split_into_groups_is_refused(dataset, tmp_path):
+    with pytest.raises(ConfigError, match=r"6 images at once .* groups of 4 .* such as 8"):
+        stage.run(make_config(batch=6), {"dataset": dataset}, tmp_path)
+    assert not (tmp_path / "samples").exists()
+
+
+def test_images_that_do_not_fit_into_memory_are_said_to_be_slow(dataset, tmp_path, capsys):
+    stage.run(make_config(kimg=0.008, cache_gb=0.0), {"dataset": dataset}, tmp_path)
+    assert "decoded anew" in capsys.readouterr().out
 
 
 def test_too_many_frozen_layers(dataset, straight, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.models import stylegan2, stylegan3
+from pipeline.models.checkpoint import NetworkDescription
 from pipeline.models.config import NetworkConfig
 
 Generator = stylegan2.Generator | stylegan3.Generator
@@ -16,6 +17,13 @@ Generator = stylegan2.Generator | stylegan3.Generator
 # Critically sampled layers of StyleGAN3, and the least number of channels a layer may have.
 NUM_CRITICAL = 2
 LEAST_CHANNELS = 4
+
+
+def architecture_of(generator: NetworkDescription) -> str:
+    """What NetworkConfig calls the architecture of a generator that a model holds."""
+    if generator.class_name == "stylegan2.Generator":
+        return "stylegan2"
+    return "stylegan3-r" if generator.arguments.get("conv_kernel") == 1 else "stylegan3-t"
 
 
 def build(

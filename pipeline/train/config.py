@@ -65,6 +65,7 @@ class TrainConfig:
     seed: int = 0
     # auto, cpu or cuda.
     device: str = "auto"
+    # Shape of new networks; with resume_from they have the shape of that model's.
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

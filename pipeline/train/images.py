@@ -42,7 +42,7 @@ class TrainingImages:
         if not indices:
             raise DataError(f"{images.path} has no images for training.")
         if conditional and images.labels is None:
-            raise DataError(f"{images.path} has no labels; train it with stage.conditional=false.")
+            raise DataError(f"{images.path} has no labels; train it with train.conditional=false.")
         self._images = images
         self._indices = np.asarray(indices, dtype=np.int64)
         self._xflip = xflip
@@ -63,6 +63,11 @@ class TrainingImages:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def fit_memory(self) -> bool:
+        """Whether decoded images are kept."""
+        return self._cached
 
     def batch(self, images_seen: int, count: int) -> tuple[Tensor, Tensor]:
         """The `count` images that follow the first `images_seen`.

@@ -264,7 +264,7 @@ def _check_finite(state: TrainingState, states: Path) -> None:
     raise TrainingError(
         f"Training diverged: {', '.join(bad)} became infinite or not a number before "
         f"{state.images_seen / 1000:g} kimg; {last}. Train with lower learning rates "
-        "(generator_lr, discriminator_lr) or a larger gamma."
+        "(train.generator_lr, train.discriminator_lr) or a larger train.gamma."
     )
 
 

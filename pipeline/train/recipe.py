@@ -86,7 +86,7 @@ def make_recipe(config: TrainConfig, architecture: str, width: int, height: int)
     microbatch = _or(config.microbatch, batch)
     if batch % microbatch:
         raise ConfigError(
-            f"microbatch={microbatch} must divide batch={batch}; the nearest that does is "
+            f"train.microbatch={microbatch} must divide batch={batch}; the nearest that does is "
             f"{max(n for n in range(1, microbatch + 1) if batch % n == 0)}."
         )
     gamma = _or(config.gamma, heuristic_gamma(width, height, batch))

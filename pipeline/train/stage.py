@@ -8,6 +8,7 @@ unless settings keep it.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from pipeline.data.crop_rule import read_crop_rule
 from pipeline.data.dataset import Dataset
 from pipeline.errors import ConfigError, DataError
 from pipeline.models import checkpoint, stylegan2, stylegan3
-from pipeline.models.build import Generator, build
+from pipeline.models.build import Generator, architecture_of, build
 from pipeline.train import loop
 from pipeline.train.augment import AdaController, AugmentPipe
 from pipeline.train.config import TrainConfig
@@ -34,7 +35,7 @@ from pipeline.train.loss import Objective
 from pipeline.train.recipe import Recipe, magnitude_ema_beta, make_recipe
 from pipeline.train.state import TrainingState, new_state, restore_latest
 from torch_utils import rng
-from torch_utils.device import choose_device
+from torch_utils.device import choose_device, describe
 
 TRAINING_STATE = "training_state"
 REALS = "reals.png"
@@ -58,15 +59,23 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
         conditional=config.conditional,
         cache_bytes=round(config.cache_gb * 2**30),
     )
-    recipe = make_recipe(config, config.network.architecture, images.width, images.height)
+    base = inputs.get("resume_from")
+    architecture = _architecture(config, base)
+    recipe = make_recipe(config, architecture, images.width, images.height)
     with threads(config.threads):
-        state = prepare_state(config, recipe, images, inputs.get("resume_from"), device)
+        state = prepare_state(config, recipe, images, base, device)
         resumed = restore_latest(state, out / TRAINING_STATE)
-        _announce(config, recipe, images, state, resumed is not None)
+        _announce(config, architecture, recipe, images, state, resumed is not None)
         _train(config, recipe, images, state, out)
     if rule := read_crop_rule(inputs["dataset"]):
         rule.write(out)
     return _finish(config, recipe, images, state, out)
+
+
+def _architecture(config: TrainConfig, base: Path | None) -> str:
+    """The architecture that is trained: that of the model `base`, whatever the settings say."""
+    described = {} if base is None else checkpoint.read_architecture(base)
+    return architecture_of(described["G"]) if "G" in described else config.network.architecture
 
 
 def prepare_state(
@@ -94,6 +103,7 @@ def prepare_state(
         averaged = networks["G_ema"]
     generator, discriminator = generator.to(device).train(), discriminator.to(device).train()
     _check_size(generator, images)
+    _check_groups(discriminator, recipe)
     for module in generator.modules():
         if isinstance(module, stylegan3.SynthesisLayer):
             module.magnitude_ema_beta = magnitude_ema_beta(recipe.batch)
@@ -223,6 +233,7 @@ def _finish(
 
 def _announce(
     config: TrainConfig,
+    architecture: str,
     recipe: Recipe,
     images: TrainingImages,
     state: TrainingState,
@@ -231,10 +242,30 @@ def _announce(
     size = f"{images.width}x{images.height}"
     begin = f"going on from {state.images_seen / 1000:g} kimg" if resumed else "starting"
     say(
-        f"train: {config.network.architecture} at {size} on {len(images)} images, "
+        f"train: {architecture} at {size} on {len(images)} images, "
         f"{recipe.total_images / 1000:g} kimg in batches of {recipe.batch}, "
-        f"gamma {recipe.r1_gamma:.3g}, augmentation {config.augment.mode}; {begin}."
+        f"gamma {recipe.r1_gamma:.3g}, augmentation {config.augment.mode}; {begin} on "
+        f"{describe(state.objective.device)}."
     )
+    if not images.fit_memory:
+        say(
+            f"train: the images are more than train.cache_gb={config.cache_gb:g} holds, so each is "
+            "decoded anew whenever it is used, which is slower."
+        )
+
+
+def _check_groups(discriminator: nn.Module, recipe: Recipe) -> None:
+    """ConfigError unless the discriminator's minibatch statistics divide what it sees at once."""
+    for module in discriminator.modules():
+        if isinstance(module, stylegan2.MinibatchStdLayer):
+            group = min(module.group_size or recipe.microbatch, recipe.microbatch)
+            if recipe.microbatch % group:
+                more = math.ceil(recipe.microbatch / group) * group
+                raise ConfigError(
+                    f"{recipe.microbatch} images at once (train.microbatch, else train.batch) do "
+                    f"not split into the discriminator's groups of {group} (network.mbstd_group); "
+                    f"use a multiple of {group} such as {more}."
+                )
 
 
 def _check_size(generator: Generator, images: TrainingImages) -> None:
