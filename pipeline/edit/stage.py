@@ -52,7 +52,7 @@ from pipeline.edit.strategies import build_strategy
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.invert.inversion import Inversion
 from pipeline.models import checkpoint
-from torch_utils.device import choose_device
+from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_uint8
 
 FORMAT = 1
@@ -91,6 +91,7 @@ def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     task = _task(config, inputs, subject, out)
     (out / "frames").mkdir(parents=True, exist_ok=True)
     state, trace = _resume(task, device)
+    say(f"edit: {task.strategy.name} at layer {task.layer}, on {describe(device)}.")
     recipes.write(task.recipe, out / "recipe.json")
     state, trace, reason = _drag(task, state, trace, config.frame_every)
     metrics = _write(task, state, trace, reason, config)

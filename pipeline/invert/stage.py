@@ -68,13 +68,11 @@ def run(
 def _crop_rule(config: InvertConfig, model_folder: Path) -> CropRule:
     """As the model's training images were framed, unless the settings say otherwise."""
     rule = read_crop_rule(model_folder) or picture.default_rule()
-    if config.face_widths is not None:
-        rule = dataclasses.replace(rule, face_widths=config.face_widths)
-    if config.eye_height is not None:
-        rule = dataclasses.replace(rule, eye_height=config.eye_height)
-    if config.background is not None:
-        rule = dataclasses.replace(rule, background=config.background)
-    return rule
+    return CropRule(
+        rule.face_widths if config.face_widths is None else config.face_widths,
+        rule.eye_height if config.eye_height is None else config.eye_height,
+        rule.background if config.background is None else config.background,
+    )
 
 
 def choose_perceptual(
