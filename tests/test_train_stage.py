@@ -208,6 +208,15 @@ def test_freeze_d_keeps_the_first_layers_of_the_base_model(dataset, straight, tm
         assert torch.equal(value, after[name]) == (name.startswith("b16.") or not is_weight), name
 
 
+def test_a_run_cut_off_after_its_last_file_is_not_trained_again(dataset, tmp_path):
+    """The states are gone then, but so is the need for them."""
+    metrics = stage.run(make_config(kimg=0.08), {"dataset": dataset}, tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = stage.run(make_config(kimg=0.08), {"dataset": dataset}, tmp_path)
+    assert again == pytest.approx(metrics, rel=1e-4)
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_a_base_is_trained_as_its_own_architecture_asks(dataset, straight, tmp_path, capsys):
     """The settings' network is that of new models; a StyleGAN2 to start from stays one."""
     config = make_config(

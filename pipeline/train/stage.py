@@ -8,6 +8,7 @@ unless settings keep it.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
@@ -30,10 +31,10 @@ from pipeline.train import loop
 from pipeline.train.augment import AdaController, AugmentPipe
 from pipeline.train.config import TrainConfig
 from pipeline.train.images import TrainingImages
-from pipeline.train.logbook import Logbook, tile
+from pipeline.train.logbook import STATISTICS, Logbook, tile
 from pipeline.train.loss import Objective
 from pipeline.train.recipe import Recipe, magnitude_ema_beta, make_recipe
-from pipeline.train.state import TrainingState, new_state, restore_latest
+from pipeline.train.state import TrainingState, new_state, restore_latest, saved_states
 from torch_utils import rng
 from torch_utils.device import choose_device, describe
 
@@ -62,11 +63,14 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
     base = inputs.get("resume_from")
     architecture = _architecture(config, base)
     recipe = make_recipe(config, architecture, images.width, images.height)
+    if _was_finished(out):
+        return _metrics(recipe, images, **_last_numbers(out))
     with threads(config.threads):
         state = prepare_state(config, recipe, images, base, device)
         resumed = restore_latest(state, out / TRAINING_STATE)
         _announce(config, architecture, recipe, images, state, resumed is not None)
         _train(config, recipe, images, state, out)
+    # With the model complete, its states go: what else belongs to it is there by then.
     if rule := read_crop_rule(inputs["dataset"]):
         rule.write(out)
     return _finish(config, recipe, images, state, out)
@@ -221,13 +225,30 @@ def _finish(
     checkpoint.save(out, state.networks)
     if not config.keep_training_state:
         shutil.rmtree(out / TRAINING_STATE)
+    return _metrics(recipe, images, state.controller.p, state.seconds)
+
+
+def _was_finished(out: Path) -> bool:
+    """Whether an earlier run was cut off when all was written and its states were just removed."""
+    return (out / checkpoint.ARCHITECTURE_FILE).is_file() and not saved_states(out / TRAINING_STATE)
+
+
+def _last_numbers(out: Path) -> dict[str, float]:
+    """What `_metrics` needs of a finished training, from the last line of its statistics."""
+    last = json.loads((out / STATISTICS).read_text(encoding="utf-8").splitlines()[-1])
+    return {name: float(last[name]) for name in ("augment_p", "seconds")}
+
+
+def _metrics(
+    recipe: Recipe, images: TrainingImages, augment_p: float, seconds: float
+) -> dict[str, float | int | str]:
     return {
-        "images_seen": state.images_seen,
+        "images_seen": recipe.total_images,
         "training_images": len(images),
-        "resolution": state.objective.generator.img_resolution,
+        "resolution": images.height,
         "gamma": recipe.r1_gamma,
-        "augment_p": state.controller.p,
-        "seconds_per_kimg": state.seconds / (state.images_seen / 1000),
+        "augment_p": augment_p,
+        "seconds_per_kimg": seconds / (recipe.total_images / 1000),
     }
 
 
