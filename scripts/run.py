@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -159,9 +160,17 @@ def quoted(arguments: list[str], stages: tuple[Stage, ...] = STAGES) -> list[str
 
 
 def _unforeseen(error: Exception) -> str:
+    text = "".join(traceback.format_exception(error))
     log = Path("runs") / f"error-{os.getpid()}.log"
-    log.parent.mkdir(exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(text, encoding="utf-8")
+    except OSError:  # perhaps the very reason: a folder that cannot be written to
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="animedrag-error-", suffix=".log", delete=False, encoding="utf-8"
+        ) as stream:
+            stream.write(text)
+        log = Path(stream.name)
     return f"Unexpected error ({type(error).__name__}: {first_line(error)}); details are in {log}."
 
 

@@ -268,6 +268,18 @@ def run_here(
     return call
 
 
+def test_a_folder_that_cannot_be_written_to_gives_one_sentence(
+    run: CommandLine, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").touch()  # where Hydra's records and error logs would go
+    result = run("stage=collect", "collect.path=raw", "character=toy")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    log = Path(result.stderr.rpartition("details are in ")[2].strip().removesuffix("."))
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    log.unlink()
+
+
 def test_refusals_in_a_process_of_their_own(run: CommandLine) -> None:
     for arguments in (["stage=refine", "refine.stepz=1"], ["stage=refine", "refine.steps=0"]):
         done = run(*arguments)
