@@ -11,6 +11,7 @@ number of processes nor on interruptions. Writes into `out`:
                        lies outside the picture); coordinates are the picture's continuous pixels
     rejects.jsonl      a line a picture or face that was left out: source, reason
     split.json         names of the images for training, and of those held out from it
+    crop_rule.json     how faces were framed, for uploads to be framed alike
     contact_sheet.png
 """
 
