@@ -257,6 +257,22 @@ def test_workers_are_closed_in_their_processes(tmp_path: Path) -> None:
     assert closed.name != f"closed{os.getpid()}"
 
 
+class MakeWhileCtrlC(MakeKiller):
+    """Ctrl-C reaches the process while it is being set up: where its arguments are unpickled."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        self.__dict__.update(state)
+
+
+def test_ctrl_c_does_not_end_a_starting_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = list(run_all(range(2), MakeWhileCtrlC(tmp_path), 1, pytest.fail, lambda: False))
+    assert len(done) == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_the_split_depends_on_content_alone(tmp_path: Path) -> None:
     """The same pictures under other names, and among others, stay on their side."""
     sides: list[dict[str, str]] = []

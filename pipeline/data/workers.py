@@ -103,7 +103,8 @@ def _run_pool(
         while at_hand or (waiting and not stop()):
             while waiting and len(at_hand) < AHEAD * processes and not stop():
                 item = waiting.pop()
-                at_hand[pool.submit(_work, item)] = item
+                with _ctrl_c_held():  # the first one starts the processes
+                    at_hand[pool.submit(_work, item)] = item
             done, _ = wait(at_hand, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
@@ -116,10 +117,24 @@ def _run_pool(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Hold Ctrl-C back here, and in processes started meanwhile until they say otherwise.
+
+    A worker needs seconds to import what it works with, and Ctrl-C would end it with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(make_worker: Callable[[], Worker]) -> None:
     """Set up a worker process."""
     # Ctrl-C reaches every process of a terminal; stopping is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = make_worker()
     _workers.append(worker)
