@@ -146,6 +146,40 @@ def test_a_million_nested_containers_are_refused_quickly(tmp_path: Path) -> None
     refuse(tmp_path, b"\x80\x04)" + b"\x85" * 3_000_000 + b".")
 
 
+def _doubling(levels: int, start: bytes) -> bytes:
+    """Instructions that leave a tuple of 2 ** levels members, in a few bytes a level."""
+    steps = [b"h" + bytes([i]) * 1 + b"h" + bytes([i]) + b"\x86\x94" for i in range(levels)]
+    return start + b"\x94" + b"".join(steps)
+
+
+def test_doubling_tuples_are_refused_quickly(tmp_path: Path) -> None:
+    # As the key of a table: hashing it would take 2 ** 40 steps.
+    assert "tuple" in refuse(tmp_path, b"\x80\x04" + _doubling(40, b")") + b"}h\x28Ns.")
+    # 100,000 deep, as a key: hashing it would exhaust the C stack.
+    assert "tuple" in refuse(tmp_path, b"\x80\x04)" + b"\x85" * 100_000 + b"}\x940h\x00Ns.")
+
+
+def test_lists_that_double_are_not_shown_in_messages(tmp_path: Path) -> None:
+    lists = b"]\x94" + b"".join(b"]\x94(" + (b"h" + bytes([i])) * 2 + b"e" for i in range(40))
+    dtype = b"\x8c\x05numpy\x8c\x05dtype\x93h\x28\x85R."
+    assert "numpy type list" in refuse(tmp_path, b"\x80\x04" + lists + dtype)
+
+
+def test_a_string_named_often_is_refused(tmp_path: Path) -> None:
+    text = b"X" + struct.pack("<I", 1_000_000) + b"a" * 1_000_000 + b"\x94"
+    call = b"\x8c\x07_codecs\x8c\x06encode\x93\x94"
+    # The same million of characters as bytes, 10,000 times: 10 GB.
+    many = b"](" + b"h\x01h\x00\x8c\x06latin1\x86R" * 10_000 + b"e."
+    assert "expands" in refuse(tmp_path, b"\x80\x04" + text + call + many)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x80\x04(.", b"\x80\x04\x85.", b"\x80\x04}e.", b"\x80\x04(}Ns."]
+)
+def test_instructions_without_operands_are_refused(tmp_path: Path, data: bytes) -> None:
+    refuse(tmp_path, data)
+
+
 def test_modules_that_contain_themselves_are_refused(tmp_path: Path, golden_dir: Path) -> None:
     # state = {"_modules": {"child": <the module itself>}} by way of the memo is impossible (the
     # module exists only after its state), so the loop goes through the shared _modules table.

@@ -71,6 +71,18 @@ _DISCRIMINATOR = frozenset(
 _BLOCK = frozenset("activation resample_filter fp16_channels_last freeze_layers".split())
 _EPILOGUE = frozenset("mbstd_group_size mbstd_num_channels activation".split())
 
+# Kinds of values: what is not listed is a whole number.
+_NUMBERS = frozenset(
+    "conv_clamp output_scale first_cutoff first_stopband last_stopband_rel magnitude_ema_beta "
+    "w_avg_beta lr_multiplier".split()
+)
+_SWITCHES = frozenset("use_radial_filters use_noise fp16_channels_last square".split())
+_WORDS = frozenset(("architecture", "activation"))
+_MAY_BE_NONE = frozenset(
+    "conv_clamp cmap_dim w_avg_beta embed_features layer_features mbstd_group_size "
+    "fused_modconv_default".split()
+)
+
 # What the two programs assume where nothing was given.
 _ASSUMED: dict[str, dict[str, Any]] = {
     ADA: {"num_fp16_res": 0, "conv_clamp": None, "w_avg_beta": 0.995},
@@ -106,6 +118,9 @@ def import_networks(content: NetworkPickle) -> Imported:
     """
     dialects = {}
     built = {}
+    generator = "G_ema" if "G_ema" in content.networks else "G"
+    if generator not in content.networks:
+        raise ModelError("it holds no generator.")
     for key in NETWORKS:
         if key in content.networks:
             record = content.networks[key]
@@ -115,7 +130,6 @@ def import_networks(content: NetworkPickle) -> Imported:
                 built[key] = _build(parts, dialects[key])
             except AnimedragError as error:
                 raise ModelError(f"network {key} was refused: {error}") from None
-    generator = "G_ema" if "G_ema" in built else "G"
     for key, record in content.networks.items():
         if key in built:
             _load(built[key], record)
@@ -157,6 +171,7 @@ def _build(parts: Mapping[str, ModuleRecord], dialect: str) -> nn.Module:
         class_name, arguments = "stylegan3.Generator", _generator3(parts)
     else:
         class_name, arguments = "stylegan2.Generator", _generator2(parts, dialect)
+    _check_kinds(arguments)
     check_numbers("it", arguments)
     for key in ("channel_base", "channel_max", "z_dim", "w_dim", "c_dim", "cmap_dim"):
         if not 0 <= (arguments.get(key) or 0) <= 32 * MAX_CHANNELS:
@@ -166,13 +181,14 @@ def _build(parts: Mapping[str, ModuleRecord], dialect: str) -> nn.Module:
             _check_signals(parts, arguments)
         with WithoutWeights():
             network = CLASSES[class_name](**arguments)
+        description = describe(network).walk()
     except AnimedragError:
         raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"its settings do not make a {class_name} ({reason}).") from None
     _compare_tensors(network, parts[""])
-    _compare_attributes(describe(network).walk(), parts)
+    _compare_attributes(description, parts)
     return network
 
 
@@ -184,6 +200,34 @@ def _known(where: str, kwargs: object, names: Collection[str]) -> dict[str, Any]
         if name not in names:
             raise ModelError(f"{where} has the setting {name[:60]}, which is not known here.")
     return dict(kwargs)
+
+
+def _check_kinds(arguments: Mapping[str, Any]) -> None:
+    """Refuse a setting that is no number, switch or word where one must be."""
+    for name, value in arguments.items():
+        if name.endswith("_kwargs"):
+            _check_kinds(value)
+        elif not _is_right_kind(name, value):
+            kind = type(value).__name__
+            raise ModelError(f"its setting {name} is of a wrong kind ({kind}).")
+
+
+def _is_right_kind(name: str, value: object) -> bool:
+    if value is None:
+        return name in _MAY_BE_NONE
+    if name == "resample_filter":
+        return isinstance(value, list) and all(_is_number(tap) for tap in value)
+    if name == "fused_modconv_default":
+        return isinstance(value, bool) or value == "inference_only"
+    if name in _SWITCHES:
+        return isinstance(value, bool)
+    if name in _WORDS:
+        return isinstance(value, str)
+    return _is_number(value) and (name in _NUMBERS or isinstance(value, int))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _dims(record: ModuleRecord, *names: str) -> dict[str, Any]:

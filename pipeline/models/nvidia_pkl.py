@@ -32,7 +32,7 @@ import torch
 from pipeline.errors import ModelError
 
 # A 30 M-parameter pickle has about 50,000 opcodes; this bounds time and memo on a hostile file.
-MAX_OPCODES = 2_000_000
+MAX_OPCODES = 500_000
 # Official networks nest about 10 modules deep, and have a few hundred.
 MAX_MODULE_DEPTH = 32
 MAX_MODULES = 10_000
@@ -69,7 +69,7 @@ STORAGE_DTYPES: Mapping[str, torch.dtype] = {
 _NUMPY_CODES = frozenset("f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1".split())
 
 
-@dataclass
+@dataclass(eq=False, repr=False)  # both would walk all that it holds, however often it is shared
 class ModuleRecord:
     """One network, sub-network or layer as the pickle describes it.
 
@@ -407,7 +407,10 @@ def _reconstruct_module(*args: object) -> ModuleRecord:
     for name, hooks in state.items():
         if isinstance(name, str) and name.startswith("_") and "_hooks" in name and hooks:
             raise ModelError(f"{class_name} carries hooks, which networks never do.")
-    return ModuleRecord(class_name, state)
+    complete = {
+        name: value.value if isinstance(value, _Array) else value for name, value in state.items()
+    }
+    return ModuleRecord(class_name, complete)
 
 
 def _rebuild_parameter(*args: object) -> torch.Tensor:
