@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,10 +105,17 @@ def save(folder: Path, networks: Mapping[str, nn.Module], half: bool = False) ->
         state = {key: _stored(value, half) for key, value in network.state_dict().items()}
         aside = folder / f".{name}.safetensors.part"
         save_file(state, aside)
-        aside.replace(folder / f"{name}.safetensors")
+        _put(aside, folder / f"{name}.safetensors")
     aside = folder / f".{ARCHITECTURE_FILE}.part"
     aside.write_text(text + "\n", encoding="utf-8")
-    aside.replace(folder / ARCHITECTURE_FILE)
+    _put(aside, folder / ARCHITECTURE_FILE)
+
+
+def _put(aside: Path, path: Path) -> None:
+    """Give a finished file its name once its bytes are on the disk."""
+    with aside.open("rb") as stream:
+        os.fsync(stream.fileno())
+    aside.replace(path)
 
 
 def load(
