@@ -218,6 +218,20 @@ def test_killed_and_stopped_runs_end_as_the_uninterrupted_one(
     assert trace(straight) == trace(broken)
 
 
+def test_a_run_cut_off_after_its_last_file_is_not_done_again(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    out = tmp_path / "out"
+    metrics = run(config(), inputs, out)
+    files = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert run(config(), inputs, out) == metrics
+    assert files == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / "delta.safetensors").write_bytes(b"")  # as a power cut may leave it
+    again = run(config(), inputs, out)
+    assert (out / "delta.safetensors").stat().st_size > 0
+    assert again["psnr_tuned_db"] == metrics["psnr_tuned_db"]
+
+
 def test_a_damaged_state_begins_anew(
     tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,11 @@ class Workspace:
         self._trace = out / "trace.jsonl"
         self._lines: list[dict[str, Any]] = []
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there is a saved state."""
+        return self._state.exists()
+
     def load(self) -> State | None:
         """The saved state, on the CPU; None where there is none or it cannot be read."""
         try:

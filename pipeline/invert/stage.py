@@ -40,6 +40,8 @@ def run(
     config: InvertConfig, inputs: Mapping[str, Path], out: Path
 ) -> dict[str, float | int | str]:
     """Invert `inputs["image"]` with the model in `inputs["model"]`; see `inversion` for `out`."""
+    if metrics := _finished_before(out, inputs["model"]):
+        return metrics
     device = choose_device(config.device)
     generator = _generator(inputs["model"], device)
     metric = choose_perceptual(config, device, inputs["model"])
@@ -62,6 +64,18 @@ def run(
         ws, noise, tuned = work.run()
     metrics = _write(work, prepared, ws, noise, tuned, inputs["model"], out)
     work.files.clear()
+    return metrics
+
+
+def _finished_before(out: Path, model_folder: Path) -> dict[str, float | int | str]:
+    """The metrics of an earlier run that was cut off after its last file; {} if none was."""
+    if Workspace(out).in_use or not (out / "inversion.json").is_file():
+        return {}
+    try:
+        found = inversion.Inversion.load(out, model_folder)
+    except ArtifactError:
+        return {}  # not whole: a power cut
+    metrics: dict[str, float | int | str] = found.info["metrics"]
     return metrics
 
 
