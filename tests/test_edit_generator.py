@@ -75,6 +75,20 @@ def test_the_layer_is_no_finer_than_a_quarter_of_the_picture(make: Any) -> None:
     assert features.shape == (1, frame.channels, frame.height, frame.width)
 
 
+def test_a_drag_measures_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = sg2()
+    asked: list[dict[str, Any]] = []
+    features = network.synthesis.features
+
+    def watched(ws: Tensor, layer: str, **options: Any) -> Tensor:
+        asked.append(options)
+        return features(ws, layer, **options)
+
+    monkeypatch.setattr(network.synthesis, "features", watched)
+    drag_model(network, "b16").features(ws_of(network))
+    assert asked == [{"noise_mode": "const", "force_fp32": True}]
+
+
 @pytest.mark.parametrize("make", [sg2, sg3])
 def test_only_the_free_rows_influence_beyond_them_nothing_does(make: Any) -> None:
     network = make()

@@ -40,13 +40,14 @@ def free_rows(generator: Any, layer: str, count: int, move_whole_face: bool) -> 
 def drag_model(generator: Any, layer: str) -> DragModel:
     """The generator's features of `layer` and their place in the picture.
 
-    The network is run only up to that layer; noise is the constant noise of its buffers.
+    The network is run only up to that layer, in full precision (half precision's gradients
+    vanish); noise is the constant noise of its buffers.
     """
     synthesis = generator.synthesis
     frame = synthesis.feature_frame(layer)
 
     def features(ws: Tensor) -> Tensor:
-        return synthesis.features(ws, layer, noise_mode="const")
+        return synthesis.features(ws, layer, noise_mode="const", force_fp32=True)
 
     width = round((frame.width - 2 * frame.offset) / frame.scale)
     height = round((frame.height - 2 * frame.offset) / frame.scale)

@@ -51,6 +51,7 @@ from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.invert.inversion import Inversion
+from pipeline.invert.pti import picture_of
 from pipeline.models import checkpoint
 from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_uint8
@@ -120,10 +121,14 @@ def _face_of_seed(config: EditConfig, folder: Path, device: torch.device) -> Sub
     if generator.c_dim:
         if config.label is None or config.label >= generator.c_dim:
             raise ConfigError(
-                f"label={config.label} is not possible; this model was trained with labels 0 to "
-                f"{generator.c_dim - 1}."
+                f"edit.label={config.label} is not possible; this model was trained with labels 0 "
+                f"to {generator.c_dim - 1}."
             )
         label[0, config.label] = 1
+    elif config.label is not None:
+        raise ConfigError(
+            f"edit.label={config.label} is not possible: this model has no classes; leave it null."
+        )
     with torch.no_grad():
         ws = generator.mapping(z, label, truncation_psi=config.truncation)
     about = {"seed_face": config.seed_face, "truncation": config.truncation}
@@ -270,7 +275,7 @@ def _record(event: Stepped, seconds: float) -> dict[str, Any]:
 
 @torch.no_grad()
 def _render(task: Task, ws: Tensor) -> np.ndarray:
-    return to_uint8(task.subject.generator.synthesis(ws, noise_mode="const"))[0]
+    return to_uint8(picture_of(task.subject.generator, ws))[0]
 
 
 def _save_frame(task: Task, step: int, ws: Tensor) -> None:
