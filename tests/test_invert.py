@@ -407,6 +407,14 @@ def test_without_weights_auto_says_that_the_discriminator_measures(
         run(config(perceptual="lpips-vgg"), inputs, tmp_path / "other")
 
 
+def test_the_stand_in_for_lpips_does_not_stop_by_its_threshold(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANIMEDRAG_CACHE", str(tmp_path / "cache"))
+    metrics = run(config(perceptual="auto", tune={"stop_at": 1e6}), inputs, tmp_path / "out")
+    assert (metrics["tune_steps"], metrics["stopped_early"]) == (8, 0)
+
+
 def test_without_weights_and_discriminator_there_is_one_sentence(
     tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

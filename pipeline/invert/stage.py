@@ -100,7 +100,8 @@ def choose_perceptual(
             say(
                 f"invert: the weights of {name} are not on this machine (`python -m "
                 "scripts.fetch_weights` fetches them), so the model's own discriminator measures "
-                "the distance; its figures cannot be compared with LPIPS."
+                "the distance; its figures cannot be compared with LPIPS, so tuning takes all its "
+                "steps."
             )
             name = "discriminator"
     discriminator = None
@@ -240,7 +241,7 @@ class _Work:
             self.metric,
             self.target,
             ws,
-            _tuning_options(options),
+            _tuning_options(options, self._stop_at()),
             self.generator,
         )
         if state is not None:
@@ -257,6 +258,11 @@ class _Work:
                     self._maybe_save("tune", tuning.step_index, tuning.tensors, pivot)
         self.steps["tune"] = tuning.step_index
         return tuning.generator.requires_grad_(False)
+
+    def _stop_at(self) -> float:
+        """tune.stop_at, which speaks of LPIPS: 0 where `auto` had to take another distance."""
+        stand_in = self.config.perceptual == "auto" and self.metric.name == "discriminator"
+        return 0.0 if stand_in else self.config.tune.stop_at
 
     def _other_w(self, step: int) -> Tensor | None:
         """A random latent for the locality regularisation (truncated by half, as PTI's)."""
@@ -307,7 +313,7 @@ class _Work:
         self.files.save(State(phase, step, self.seconds, tensors))
 
 
-def _tuning_options(options: TuneConfig) -> pti.TuningOptions:
+def _tuning_options(options: TuneConfig, stop_at: float) -> pti.TuningOptions:
     locality = pti.LocalityOptions(
         alpha=options.locality_alpha,
         mse_weight=options.locality_mse_weight,
@@ -317,7 +323,7 @@ def _tuning_options(options: TuneConfig) -> pti.TuningOptions:
         learning_rate=options.learning_rate,
         mse_weight=options.mse_weight,
         perceptual_weight=options.perceptual_weight,
-        stop_at=options.stop_at,
+        stop_at=stop_at,
         locality=locality if options.locality else None,
     )
 
