@@ -77,6 +77,12 @@ def test_scaling_keeps_the_places(recipe: Recipe, width: int, height: int) -> No
     assert (back.width, back.height) == (width, height)
 
 
+def test_a_point_on_the_border_stays_there() -> None:
+    # 26 * (57 / 26) is more than 57 in floating point.
+    scaled = Recipe(1, 26, (Move((0, 0), (1, 26)),)).scaled_to(1, 57)
+    assert scaled.moves[0].target == (1, 57)
+
+
 def test_a_scaled_mask_keeps_its_sides() -> None:
     mask = np.zeros((32, 32), np.uint8)
     mask[:, 16:] = 255
@@ -227,6 +233,14 @@ def test_points_of_the_picture_land_on_the_face(
     there = tuple(transform.inverse(np.array([x, y]), 64).tolist())
     (move,) = recipes.moves_of_picture([Move(there, there)], transform, 64, 64)
     assert move.start == pytest.approx((x, y), abs=1e-6)
+
+
+def test_a_point_of_the_picture_off_the_face_is_named_as_given() -> None:
+    transform = CropTransform.square(200.0, 100.0, 80.0)
+    said = r"target of point 2, \(250, 90\).*80×80 px of the picture around \(200, 100\)"
+    moves = [Move((170, 90), (180, 90)), Move((170, 90), (250, 90))]
+    with pytest.raises(DataError, match=said):
+        recipes.moves_of_picture(moves, transform, 64, 64)
 
 
 def test_a_point_off_the_face_is_named() -> None:

@@ -75,11 +75,12 @@ class Recipe:
 
     def scaled_to(self, width: int, height: int) -> Recipe:
         """The same drag on a face of another size, points and mask scaled."""
-        sx, sy = width / self.width, height / self.height
-        moves = tuple(
-            Move((m.start[0] * sx, m.start[1] * sy), (m.target[0] * sx, m.target[1] * sy))
-            for m in self.moves
-        )
+
+        def scaled(point: Point) -> Point:
+            # Multiplied first: a point on the border stays on it, to the last bit.
+            return point[0] * width / self.width, point[1] * height / self.height
+
+        moves = tuple(Move(scaled(m.start), scaled(m.target)) for m in self.moves)
         mask = self.mask
         if mask is not None and (width, height) != (self.width, self.height):
             mask = np.asarray(Image.fromarray(mask).resize((width, height), _MASK_FILTER))
@@ -197,7 +198,21 @@ def parse_points(text: str) -> tuple[Move, ...]:
 def moves_of_picture(
     moves: Iterable[Move], transform: CropTransform, width: int, height: int
 ) -> tuple[Move, ...]:
-    """Moves in the uploaded picture's pixels, in those of its aligned face of width × height."""
+    """Moves in the uploaded picture's pixels, in those of its aligned face of width × height.
+
+    DataError unless every point lies on the face's part of the picture.
+    """
+    moves = tuple(moves)
+    for number, move in enumerate(moves, 1):
+        for end, (x, y) in (("handle", move.start), ("target", move.target)):
+            face_x, face_y = _into_face((x, y), transform, 1, 1)
+            # A point on the border may miss it by a rounding error.
+            if max(abs(face_x - 0.5), abs(face_y - 0.5)) > 0.5 + 1e-9:
+                raise DataError(
+                    f"The {end} of point {number}, ({x:g}, {y:g}), lies outside the face, which is "
+                    f"{transform.width:.0f}×{transform.height:.0f} px of the picture around "
+                    f"({transform.center_x:.0f}, {transform.center_y:.0f}); move it inside."
+                )
     return tuple(
         Move(
             _into_face(m.start, transform, width, height),
