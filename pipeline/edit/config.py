@@ -98,8 +98,8 @@ class EditConfig:
         if (self.recipe is None) == (self.points is None):
             raise ConfigError(
                 "points or recipe must say what to drag, one of the two: "
-                "points='from-x,from-y>to-x,to-y' (several parted by semicolons) or "
-                "recipe=file.json."
+                "edit.points='from-x,from-y>to-x,to-y' (several parted by semicolons) or "
+                "edit.recipe=file.json (make: POINTS=, RECIPE=)."
             )
         check_choice("points_frame", self.points_frame, POINTS_FRAMES)
         check_range("truncation", self.truncation, -2, 2)
