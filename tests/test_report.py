@@ -107,7 +107,7 @@ def test_every_picture_has_text_and_every_table_headers(page: Outline) -> None:
 
 def test_everything_asked_for_is_there(page: Outline) -> None:
     for words in (
-        "40 faces from 40 pictures; 36 to train on, 4 held out; 5 pictures left out.",
+        "40 faces from 40 pictures; 36 to train on, 4 held out; 5 more pictures left out.",
         "no face was found",
         "near-duplicate of another",
         "mediapipe",

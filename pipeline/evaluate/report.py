@@ -132,7 +132,7 @@ def _made(
     if dataset:
         parts.append(f"a dataset of {dataset.images:,} centred faces")
     if model and math.isfinite(model.images_seen):
-        parts.append(f"a model trained on {model.images_seen:,.0f} images")
+        parts.append(f"a model that was shown {model.images_seen:,.0f} images")
     elif model:
         parts.append("a model")
     if inversion:

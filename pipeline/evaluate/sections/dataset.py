@@ -44,7 +44,7 @@ def dataset_section(folder: Path, picture_px: int) -> DatasetSection:
     lead = f"{count_text(images, 'face')} from {count_text(sources, 'picture')}"
     if train or heldout:
         lead += f"; {train} to train on, {heldout} held out"
-    lead += f"; {count_text(len(rejects), 'picture')} left out."
+    lead += f"; {count_text(len(rejects), 'more picture')} left out."
     return DatasetSection(
         lead=lead,
         images=images,
