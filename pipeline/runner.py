@@ -80,7 +80,7 @@ def _open_draft(stage: Stage, plan: Plan, store: Store) -> Draft:
     with disk_errors(store.root):
         try:
             return store.draft(plan, wait)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
             raise ArtifactError(
                 f"{error.filename} cannot be written ({error.strerror}); "
                 "set store= to a folder of yours."
@@ -107,7 +107,8 @@ def _work(
         metrics = _run(stage, config, inputs, draft)
     artifact = Artifact(draft.commit(metrics))
     manifest = artifact.manifest
-    say(f"{stage.name}: made {manifest.reference} in {duration(manifest.wall_seconds)}.")
+    took = duration(manifest.wall_seconds)
+    say(f"{stage.name}: made {manifest.reference} in {took}; it is in {artifact.folder}")
     return Outcome(artifact, how)
 
 

@@ -232,7 +232,10 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}.") from error
     except ArtifactError as error:
-        raise ArtifactError(f"{path} is damaged: {error}.") from error
+        message = str(error).removesuffix(".")
+        raise ArtifactError(
+            f"{path} is damaged: {message}; bring the folder back from a copy, or delete it."
+        ) from error
 
 
 def render(value: Json) -> str:

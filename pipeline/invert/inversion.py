@@ -68,7 +68,8 @@ class Inversion:
             raise ArtifactError(
                 f"The inversion {folder} was made with another model (digest "
                 f"{str(info['model']['digest'])[:12]}) than {model_folder} (digest {digest[:12]}); "
-                "give it its own model, or invert the picture again."
+                "give it its own model (python -m scripts.artifacts lineage names it), or invert "
+                "the picture again."
             )
         generator = checkpoint.load(model_folder, names=("G_ema",), device=device)["G_ema"]
         generator.eval().requires_grad_(False)
