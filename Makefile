@@ -17,7 +17,7 @@ RECIPE    ?=
 ARGS      ?=
 
 # Only what is given becomes a setting; conf/ decides the rest.
-COMMON := character=$(CHARACTER) $(if $(NETWORK),network=$(NETWORK))
+COMMON := "character=$(CHARACTER)" $(if $(NETWORK),"network=$(NETWORK)")
 SOURCE := $(if $(DATA),source=folder "source.path=$(DATA)",$(if $(filter source=%,$(ARGS)),,source=kaggle))
 
 .DEFAULT_GOAL := help
@@ -47,10 +47,12 @@ kernels: $(VENV)/.ready ## compile the fast operators (setup does; again after a
 # ---- the road ----------------------------------------------------------------------------------
 
 DEMO_UPLOAD := build/demo/upload/scene000000.png
+# NETWORK=stylegan3-t means its small form here; a network of another shape starts from scratch.
+DEMO_NETWORK := $(if $(NETWORK),network=$(patsubst %-tiny,%,$(NETWORK))-tiny train.resume_from=null)
 
 demo: setup $(DEMO_UPLOAD) ## the whole road on a CPU in about 10 minutes: paint, preprocess, train, invert, edit, report
 	$(RUN) experiment=demo "stage=[preprocess,train,invert,edit,report]" \
-	  $(if $(NETWORK),network=$(NETWORK)) invert.image=$(DEMO_UPLOAD) $(ARGS)
+	  $(DEMO_NETWORK) invert.image=$(DEMO_UPLOAD) $(ARGS)
 	@echo "Open the report: $$($(PY) -m scripts.artifacts path report/demo)/report.html"
 
 # The picture that the demo edits: a scene of the demo's character that is in no data set.
@@ -70,6 +72,8 @@ export: setup ## a model to a pickle for the official programs, and safetensors:
 	$(PY) -m scripts.export $(or $(MODEL),model/$(CHARACTER)) "$(or $(OUT),exported)" $(ARGS)
 
 invert: setup ## find a picture in a model: CHARACTER=ganyu IMAGE=drawing.png
+	@test -n "$(IMAGE)$(findstring invert.image=,$(ARGS))" || { \
+	  echo "Which picture? Add IMAGE=path/to/drawing.png"; exit 2; }
 	$(RUN) stage=invert $(COMMON) $(if $(IMAGE),"invert.image=$(IMAGE)") $(ARGS)
 
 edit: setup ## drag points of that picture: CHARACTER=ganyu POINTS="x,y>x,y; ..." or RECIPE=file.json

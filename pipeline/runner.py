@@ -135,6 +135,7 @@ def _plan(
 ) -> tuple[dict[str, Path], Plan]:
     """The folders the stage will see, and the plan of the run."""
     check_name(config.name)
+    artifacts: dict[str, Artifact] = {}
     parents: dict[str, Parent] = {}
     sources: dict[str, Source] = {}
     inputs: dict[str, Path] = {}
@@ -142,8 +143,11 @@ def _plan(
         reference = value_at(config, key)
         if reference is not None and key in stage.may_be_absent:
             reference = _if_there(stage, kind, str(reference), store)
+        if reference is None and key in stage.inherited:
+            reference = _inherited(stage, key, artifacts, store)
         if reference is not None:
             artifact = _find_input(stage, key, kind, str(reference), store, stages)
+            artifacts[key] = artifact
             parents[key] = store.parent_of(artifact)
             inputs[key] = artifact.folder
     for key in stage.sources:
@@ -173,6 +177,17 @@ def _if_there(stage: Stage, kind: str, reference: str, store: Store) -> str | No
         return reference  # a path, or another kind: checked like any input
     say(f"{stage.name}: there is no {reference} yet, so it is left out.")
     return None
+
+
+def _inherited(
+    stage: Stage, key: str, artifacts: Mapping[str, Artifact], store: Store
+) -> str | None:
+    """The folder of the artifact that another input was made from; None where there is none."""
+    child, name = stage.inherited[key]
+    if child not in artifacts:
+        return None
+    parent = artifacts[child].manifest.plan.parents.get(name)
+    return None if parent is None else str(store.folder_of(parent))
 
 
 def _read_source(stage: Stage, key: str, path: Path) -> Source:

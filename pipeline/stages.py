@@ -36,6 +36,8 @@ class Stage:
     run: str
     # Config keys that hold references to artifacts -> the kind they must have.
     inputs: Mapping[str, str] = field(default_factory=dict)
+    # Those of them that, where null, are a parent of another input: key -> (input, its parent).
+    inherited: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     # Those of them that are left out, with a word, while no artifact of that name exists.
     may_be_absent: tuple[str, ...] = ()
     # Config keys (dotted) that hold paths of raw files or folders; their content is hashed.
@@ -125,6 +127,7 @@ STAGES: tuple[Stage, ...] = (
         config="pipeline.edit.config:EditConfig",
         run="pipeline.edit.stage:run",
         inputs={"inversion": "inversion", "model": "model"},
+        inherited={"model": ("inversion", "model")},
         sources=("recipe",),
         transient=("device",),
         free_text=("points",),

@@ -356,3 +356,37 @@ def test_config_errors_are_of_our_own_kind(store: Store) -> None:
     collect(store)
     with pytest.raises(ConfigError):
         refine(store, start="dataset/toy")
+
+
+def test_an_input_that_may_be_absent_is_left_out_with_a_word(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collect(store)
+    lenient = dataclasses.replace(REFINE, may_be_absent=("start",))
+    config = RefineConfig(
+        name="toy", dataset="dataset/toy", start="model/none", shape=ShapeConfig()
+    )
+    outcome = run_stage(lenient, config, store, toy_stages.STAGES)
+    assert "there is no model/none yet" in capsys.readouterr().out
+    assert set(outcome.artifact.manifest.plan.parents) == {"dataset"}
+    # The same reference is taken as soon as something of that name is there.
+    run_stage(lenient, dataclasses.replace(config, name="none", start=None), store)
+    outcome = run_stage(lenient, config, store, toy_stages.STAGES)
+    assert set(outcome.artifact.manifest.plan.parents) == {"dataset", "start"}
+
+
+def test_an_inherited_input_is_the_parent_of_another(store: Store) -> None:
+    collect(store)
+    refine(store)
+    (store.root.parent / "raw" / "three.png").write_bytes(b"333")
+    collect(store)
+    # The newest dataset is v2, but the model was made from v1.
+    heir = dataclasses.replace(
+        REFINE,
+        inputs={"start": "model", "dataset": "dataset"},
+        inherited={"dataset": ("start", "dataset")},
+    )
+    config = RefineConfig(name="heir", start="model/toy", shape=ShapeConfig())
+    config.dataset = None  # type: ignore[assignment]
+    outcome = run_stage(heir, config, store, toy_stages.STAGES)
+    assert str(outcome.artifact.manifest.plan.parents["dataset"]) == "dataset/toy:v1"

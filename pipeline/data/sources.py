@@ -178,7 +178,7 @@ def download_kaggle(dataset: str) -> Path:
     except ImportError:
         raise DataError(
             f"The Kaggle set {dataset} needs the package kagglehub "
-            f"(pip install 'animedrag[kaggle]') and a Kaggle account; or {by_hand}."
+            f"(.venv/bin/pip install kagglehub) and a Kaggle account; or {by_hand}."
         ) from None
     if not has_kaggle_credentials():
         raise DataError(

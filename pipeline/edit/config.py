@@ -52,7 +52,8 @@ class EditConfig:
 
     # Name of the edit.
     name: str = "character"
-    # References: the inverted picture, and the model it was inverted with.
+    # References: the inverted picture, and the model (None: the one it was inverted with; for
+    # seed_face: the one of the edit's name).
     inversion: str | None = None
     model: str | None = None
     # What to drag: a recipe file, or points written out.
@@ -93,8 +94,8 @@ class EditConfig:
                 "inversion is empty; name the inverted picture, for example "
                 "inversion=inversion/ganyu, or set seed_face=0 to drag a face of the model."
             )
-        if self.model is None:
-            raise ConfigError("model is empty; name the model, for example model=model/ganyu.")
+        if self.model is None and self.seed_face is not None:
+            self.model = f"model/{self.name}"
         if (self.recipe is None) == (self.points is None):
             raise ConfigError(
                 "points or recipe must say what to drag, one of the two: "
