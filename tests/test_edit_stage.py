@@ -223,6 +223,12 @@ def test_a_class_of_a_model_without_classes_is_refused(
         run(config(seed_face=3, label=2), {"model": inputs["model"]}, tmp_path)
 
 
+def test_the_face_of_a_seed_is_one_of_the_model_of_the_edits_name() -> None:
+    assert EditConfig(name="ganyu", seed_face=1, points=POINTS).model == "model/ganyu"
+    # With an inverted picture the runner finds the model: the picture was inverted with it.
+    assert EditConfig(name="ganyu", inversion="inversion/x", points=POINTS).model is None
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -235,7 +241,6 @@ def test_a_class_of_a_model_without_classes_is_refused(
         ({"frame_every": 0}, "frame_every"),
         ({"device": "gpu"}, "cpu"),
         ({"name": " "}, "name"),
-        ({"model": None}, "model"),
         ({"inversion": None}, "inversion"),
     ],
 )
