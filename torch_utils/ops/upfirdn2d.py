@@ -303,4 +303,10 @@ def _full_by_phases(x: torch.Tensor, kernel: torch.Tensor, up: tuple[int, int]) 
 
 
 def _pad(x: torch.Tensor, pad: tuple[int, int, int, int]) -> torch.Tensor:
+    """Zeros added on each side (left, right, top, bottom); a negative number cuts pixels off."""
+    if max(pad) > 0 > min(pad):
+        # torch cuts before it adds, and refuses to cut more than the bare image holds.
+        left, right, top, bottom = (max(-side, 0) for side in pad)
+        x = F.pad(x, [max(side, 0) for side in pad])
+        return x[:, :, top : x.shape[2] - bottom, left : x.shape[3] - right]
     return F.pad(x, pad) if any(pad) else x
