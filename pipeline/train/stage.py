@@ -33,6 +33,7 @@ from pipeline.train.config import TrainConfig
 from pipeline.train.images import TrainingImages
 from pipeline.train.logbook import STATISTICS, Logbook, tile
 from pipeline.train.loss import Objective
+from pipeline.train.prefetch import Prefetched
 from pipeline.train.recipe import Recipe, magnitude_ema_beta, make_recipe
 from pipeline.train.state import TrainingState, new_state, restore_latest, saved_states
 from torch_utils import rng
@@ -198,11 +199,15 @@ def _train(
 
     left = (recipe.total_images - state.images_seen) / 1000
     try:
-        with catch_stop() as stop, progress("train", left, "kimg") as bar:
+        with (
+            catch_stop() as stop,
+            Prefetched(images, recipe.batch, state.objective.device) as batches,
+            progress("train", left, "kimg") as bar,
+        ):
             loop.train(
                 state,
                 recipe,
-                images,
+                batches,
                 seed=config.seed,
                 cadence=loop.Cadence(
                     log_images=max(round(config.log_kimg * 1000), 1),
