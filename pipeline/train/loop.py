@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.console import Progress
-from pipeline.errors import Interrupted, TrainingError
+from pipeline.errors import Interrupted
+from pipeline.train.divergence import Diverged, what_is_wrong
 from pipeline.train.logbook import Logbook
 from pipeline.train.loss import Latents, Reports, draw_latents
 from pipeline.train.recipe import Recipe
-from pipeline.train.state import NetworkName, TrainingState, save_state, saved_states
+from pipeline.train.state import KEPT_STATES, NetworkName, TrainingState, save_state, saved_states
 from torch_utils import rng
 
 # Iterations between looks at whether all numbers are finite; each look waits for the device.
@@ -85,10 +86,11 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Cadence:
-    """Images between lines of the log, and between saved states with sample grids."""
+    """Images between lines of the log, and between snapshots; how many saved states are kept."""
 
     log_images: int
     snapshot_images: int
+    kept_states: int = KEPT_STATES
 
 
 def phases(recipe: Recipe) -> list[Phase]:
@@ -116,19 +118,23 @@ def train(
     cadence: Cadence,
     logbook: Logbook,
     states: Path,
-    save_samples: Callable[[int], None],
+    on_snapshot: Callable[[int], Mapping[str, float]],
     bar: Progress,
     stop: Callable[[], bool],
 ) -> None:
     """Train from where `state` is until `recipe.total_images` were seen.
 
-    Saves states into the folder `states`, and with each a grid of samples through
-    `save_samples(images_seen)`, also before the first image. Interrupted when `stop` says so (the
-    state is saved then), TrainingError when numbers are not finite.
+    Saves states into the folder `states`, also before the first image, and calls
+    `on_snapshot(images_seen)` before each; the numbers it returns go into the log. Interrupted when
+    `stop` says so (the state is saved then), Diverged when numbers are not finite or far too large;
+    the state is of no use then, the saved ones are.
     """
     pace = _Pace(state)
-    if state.images_seen == 0:
-        save_samples(0)
+    if not saved_states(states):
+        measured = on_snapshot(state.images_seen)
+        if measured:
+            logbook.write(state.images_seen, measured)
+        save_state(state, states, cadence.kept_states)
     while state.images_seen < recipe.total_images:
         started = time.monotonic()
         iteration = state.images_seen // recipe.batch
@@ -141,19 +147,18 @@ def train(
         state.seconds += time.monotonic() - started
 
         done = state.images_seen >= recipe.total_images
-        log_due = done or _crosses(before, state.images_seen, cadence.log_images)
         save_due = done or _crosses(before, state.images_seen, cadence.snapshot_images)
+        log_due = save_due or _crosses(before, state.images_seen, cadence.log_images)
         stopping = stop()
         if log_due or save_due or stopping or iteration % CHECK_EVERY == 0:
-            _check_finite(state, states)
+            _check_health(state, recipe)
+        measured = on_snapshot(state.images_seen) if save_due else {}
         if log_due:
-            logbook.write(state.images_seen, _summary(state, recipe, pace()))
+            logbook.write(state.images_seen, _summary(state, recipe, pace()) | dict(measured))
             state.statistics.clear()
-        if save_due:
-            save_samples(state.images_seen)
         if save_due or stopping:
             logbook.flush()
-            save_state(state, states)
+            save_state(state, states, cadence.kept_states)
         bar.advance(recipe.batch / 1000, **_shown(state, pace()))
         if stopping and not done:
             raise Interrupted(
@@ -255,17 +260,10 @@ def adjust_augmentation(state: TrainingState, recipe: Recipe, iteration: int) ->
     state.recent_signs.clear()
 
 
-def _check_finite(state: TrainingState, states: Path) -> None:
-    bad = state.statistics.not_finite()
-    if not bad:
-        return
-    saved = saved_states(states)
-    last = f"the last good state is {saved[0]}" if saved else "no state was saved before"
-    raise TrainingError(
-        f"Training diverged: {', '.join(bad)} became infinite or not a number before "
-        f"{state.images_seen / 1000:g} kimg; {last}. Train with lower learning rates "
-        "(train.generator_lr, train.discriminator_lr) or a larger train.gamma."
-    )
+def _check_health(state: TrainingState, recipe: Recipe) -> None:
+    reason = what_is_wrong(state.statistics, recipe.explosion_limit)
+    if reason:
+        raise Diverged(reason, state.images_seen)
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

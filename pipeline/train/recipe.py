@@ -43,6 +43,8 @@ class Recipe:
     blur_fade_images: float
     # Iterations between adjustments of the augmentation strength; None: it stays.
     augment_interval: int | None
+    # A loss beyond this means that the training has diverged.
+    explosion_limit: float = math.inf
 
     def ema_beta(self, images_seen: int) -> float:
         """Weight of the old average at an update after `images_seen` images."""

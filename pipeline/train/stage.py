@@ -193,9 +193,10 @@ def _train(
         reals = images.first(len(grid.z)).numpy().transpose(0, 2, 3, 1)
         Image.fromarray(tile(reals, grid.columns).squeeze()).save(out / REALS)
 
-    def save_samples(images_seen: int) -> None:
+    def on_snapshot(images_seen: int) -> dict[str, float]:
         pictures = grid.render(state.averaged, state.objective.device)
         logbook.write_samples(images_seen, pictures, grid.columns)
+        return {}
 
     left = (recipe.total_images - state.images_seen) / 1000
     try:
@@ -215,7 +216,7 @@ def _train(
                 ),
                 logbook=logbook,
                 states=out / TRAINING_STATE,
-                save_samples=save_samples,
+                on_snapshot=on_snapshot,
                 bar=bar,
                 stop=stop,
             )

@@ -128,8 +128,8 @@ def state_file(folder: Path, images_seen: int) -> Path:
     return folder / f"{images_seen:09d}.safetensors"
 
 
-def save_state(state: TrainingState, folder: Path) -> Path:
-    """Write the state (aside, fsync, rename) and drop states that are no longer needed.
+def save_state(state: TrainingState, folder: Path, kept: int = KEPT_STATES) -> Path:
+    """Write the state (aside, fsync, rename) and drop all but the newest `kept`.
 
     OSError if the disk refuses; the earlier states are then untouched.
     """
@@ -152,7 +152,7 @@ def save_state(state: TrainingState, folder: Path) -> Path:
         raise OSError(f"{unfinished} cannot be written ({error})") from error
     finally:
         unfinished.unlink(missing_ok=True)
-    for old in saved_states(folder)[KEPT_STATES:]:
+    for old in saved_states(folder)[kept:]:
         old.unlink()
     return path
 
