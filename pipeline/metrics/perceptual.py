@@ -116,12 +116,18 @@ class Lpips(PerceptualDistance):
         self._scale = torch.tensor(self._SCALE).reshape(1, 3, 1, 1).to(some)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        x = (images.to(self._scale.dtype) - self._shift) / self._scale
-        taps = self._alexnet_taps(x) if self.name == "lpips-alex" else self._vgg16_taps(x)
         return [
             unit_channels(tap) * head / (tap.shape[2] * tap.shape[3]) ** 0.5
-            for tap, head in zip(taps, self._heads, strict=True)
+            for tap, head in zip(self._taps(images), self._heads, strict=True)
         ]
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """The last rectified convolution as it is, neither normalised nor weighted; NCHW."""
+        return self._taps(images)[-1]
+
+    def _taps(self, images: Tensor) -> list[Tensor]:
+        x = (images.to(self._scale.dtype) - self._shift) / self._scale
+        return self._alexnet_taps(x) if self.name == "lpips-alex" else self._vgg16_taps(x)
 
     def _conv(self, x: Tensor, index: int, stride: int = 1, padding: int = 1) -> Tensor:
         weight, bias = self._tensors[f"conv{index}.weight"], self._tensors[f"conv{index}.bias"]
