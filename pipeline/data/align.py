@@ -234,22 +234,69 @@ def paste_back(
     _check_rgb(original)
     _check_rgb(edited_face)
     result = original.copy()
-    height, width = original.shape[:2]
-    corners = transform.corners()
-    x0, y0 = (max(0, math.floor(value)) for value in corners.min(axis=0))
-    x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height)).tolist()
-    if x0 >= x1 or y0 >= y1:  # the crop lies wholly outside the picture
+    area = area_of(original, transform)
+    if area is None:
         return result
-    columns, rows = np.meshgrid(np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
-    fractions = transform.apply(np.stack([columns, rows], axis=-1))
-    weight = _seam_weight(fractions)
+    x0, y0, x1, y1 = area
+    weight = seam_weight(transform, area)
     if mask is not None:
-        weight = weight * _warp_back(_check_mask(mask, edited_face), transform, (x0, y0, x1, y1))
-    face = _warp_back(edited_face, transform, (x0, y0, x1, y1))
+        weight = weight * into_picture(_check_mask(mask, edited_face), transform, area)
+    face = into_picture(edited_face, transform, area)
     before = original[y0:y1, x0:x1].astype(np.float32)
     blended = before + weight[..., None] * (face.astype(np.float32) - before)
     result[y0:y1, x0:x1] = np.clip(np.rint(blended), 0, 255).astype(np.uint8)
     return result
+
+
+def area_of(picture: np.ndarray, transform: CropTransform) -> tuple[int, int, int, int] | None:
+    """The upright rectangle (x0, y0, x1, y1) of the picture's pixels that holds the crop; None
+    where the crop lies wholly outside."""
+    height, width = picture.shape[:2]
+    corners = transform.corners()
+    x0, y0 = (max(0, math.floor(value)) for value in corners.min(axis=0))
+    x1, y1 = np.minimum(np.ceil(corners.max(axis=0)).astype(int), (width, height)).tolist()
+    return None if x0 >= x1 or y0 >= y1 else (x0, y0, x1, y1)
+
+
+def seam_weight(transform: CropTransform, area: tuple[int, int, int, int]) -> np.ndarray:
+    """H x W float32 over `area`: 0 on and outside the crop's border, 1 from `SEAM` inwards."""
+    x0, y0, x1, y1 = area
+    columns, rows = np.meshgrid(np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
+    fractions = transform.apply(np.stack([columns, rows], axis=-1))
+    inside = np.minimum(fractions, 1.0 - fractions).min(axis=-1)
+    return _smooth_step(np.clip(inside / SEAM, 0.0, 1.0)).astype(np.float32)
+
+
+def into_picture(
+    field: np.ndarray, transform: CropTransform, area: tuple[int, int, int, int]
+) -> np.ndarray:
+    """What is known over a crop, in the picture's pixels of `area` (x0, y0, x1, y1).
+
+    Args:
+        field: a face (h x w x 3 uint8: Lanczos), or a mask or any smooth field (float32 h x w or
+            h x w x k: bilinear, which keeps a mask within [0, 1] and its zeros zero).
+    """
+    is_face = field.dtype == np.uint8
+    height, width = field.shape[:2]
+    target = (max(1, round(transform.width)), max(1, round(transform.height)))
+    if target[0] < width or target[1] < height:
+        # Shrinking: prefilter first, then only turn and shift.
+        if is_face:
+            field = np.asarray(Image.fromarray(field).resize(target, Image.Resampling.LANCZOS))
+        else:
+            field = cv2.resize(field, target, interpolation=cv2.INTER_AREA)
+        height, width = field.shape[:2]
+    to_field = np.diag([width, height]) @ transform.matrix
+    x0, y0, x1, y1 = area
+    matrix = to_field.copy()
+    matrix[:, 2] += to_field[:, :2] @ np.array([x0 + 0.5, y0 + 0.5]) - 0.5
+    return cv2.warpAffine(
+        field,
+        matrix,
+        (x1 - x0, y1 - y0),
+        flags=(cv2.INTER_LANCZOS4 if is_face else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def change_mask(
@@ -284,39 +331,6 @@ def _cos_sin(degrees: float) -> tuple[float, float]:
 
 def _smooth_step(value: np.ndarray) -> np.ndarray:
     return value * value * (3.0 - 2.0 * value)
-
-
-def _seam_weight(fractions: np.ndarray) -> np.ndarray:
-    """H x W float32: 0 on and outside the crop's border, 1 from `SEAM` inwards."""
-    inside = np.minimum(fractions, 1.0 - fractions).min(axis=-1)
-    return _smooth_step(np.clip(inside / SEAM, 0.0, 1.0)).astype(np.float32)
-
-
-def _warp_back(
-    face: np.ndarray, transform: CropTransform, area: tuple[int, int, int, int]
-) -> np.ndarray:
-    """`face` (uint8 h x w x 3, or a float32 mask h x w) as seen in the picture's pixels of `area`
-    (x0, y0, x1, y1)."""
-    is_mask = face.ndim == 2
-    height, width = face.shape[:2]
-    target = (max(1, round(transform.width)), max(1, round(transform.height)))
-    if target[0] < width or target[1] < height:
-        # Shrinking: prefilter first, then only turn and shift.
-        filtered = Image.Resampling.BILINEAR if is_mask else Image.Resampling.LANCZOS
-        face = np.asarray(Image.fromarray(face).resize(target, filtered))
-        height, width = face.shape[:2]
-    to_face = np.diag([width, height]) @ transform.matrix
-    x0, y0, x1, y1 = area
-    matrix = to_face.copy()
-    matrix[:, 2] += to_face[:, :2] @ np.array([x0 + 0.5, y0 + 0.5]) - 0.5
-    return cv2.warpAffine(
-        face,
-        matrix,
-        (x1 - x0, y1 - y0),
-        # Bilinear keeps a mask within [0, 1] and its zeros zero.
-        flags=(cv2.INTER_LINEAR if is_mask else cv2.INTER_LANCZOS4) | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
 
 
 def _check_rgb(image: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import ConfigError, check_choice, check_range
 
 POINTS_FRAMES = ("face", "picture")
+PASTES = ("drawing", "face")
 STRATEGY_NAMES = ("draggan", "draggan-compatible")
 
 
@@ -69,6 +70,8 @@ class EditConfig:
     layer: str | None = None
     rows: int = 6
     move_whole_face: bool = False
+    # What the full picture is made of: the drawing's own pixels, moved, or the model's face.
+    paste: str = "drawing"
     # Every how many steps a picture is made, and how fast they are shown.
     frame_every: int = 2
     frames_per_second: int = 20
@@ -103,6 +106,7 @@ class EditConfig:
                 "edit.recipe=file.json (make: POINTS=, RECIPE=)."
             )
         check_choice("points_frame", self.points_frame, POINTS_FRAMES)
+        check_choice("paste", self.paste, PASTES)
         check_range("truncation", self.truncation, -2, 2)
         if self.label is not None:
             check_range("label", self.label, 0)

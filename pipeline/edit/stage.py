@@ -2,8 +2,8 @@
 
     recipe.json           what was dragged, replayable on any face
     result.png            the edited face, at the model's resolution
-    before_after.png      both faces beside each other, enlarged
-    full.png              the uploaded picture with the edited face in its place (not for a seed)
+    before_after.png      both faces beside each other, enlarged; of a drawing, its own two crops
+    full.png              the uploaded picture with the edit carried out in it (not for a seed)
     frames/0001.png ...   the face at that step, at the model's resolution, without marks
     frames.mp4, .gif      the drag with handles (red) and targets (blue)
     marked_first.png, marked_last.png
@@ -28,9 +28,10 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.console import catch_stop, progress, say
-from pipeline.data.align import CropTransform, change_mask, paste_back
+from pipeline.data.align import CropTransform, change_mask, crop, paste_back
 from pipeline.edit import drag, pictures, state_file, video
 from pipeline.edit import recipe as recipes
+from pipeline.edit.carry import carry_over
 from pipeline.edit.config import EditConfig
 from pipeline.edit.drag import (
     AddHandle,
@@ -299,13 +300,20 @@ def _write(
     trace = _end_at_best(task, state, trace)
     factor = pictures.display_factor(*after.shape[:2])
     Image.fromarray(after).save(out / "result.png")
-    Image.fromarray(pictures.before_after(before, after, factor)).save(out / "before_after.png")
+    description: dict[str, Any] = {}
+    shown = pictures.before_after(before, after, factor)
     if task.subject.source is not None and task.subject.transform is not None:
-        full = _full_picture(task, before, after)
+        full, description["paste"] = _full_picture(task, before, after, config.paste)
         Image.fromarray(full).save(out / "full.png")
+        side = after.shape[1] * factor
+        drawn, edited = (
+            crop(picture, task.subject.transform, side) for picture in (task.subject.source, full)
+        )
+        shown = pictures.before_after(drawn, edited, 1)
+    Image.fromarray(shown).save(out / "before_after.png")
     _write_film(task, trace, factor, config.frames_per_second)
     checks = [check_handle(before, after, m.start, m.target) for m in task.recipe.moves]
-    description = _description(task, state, reason, checks)
+    description = {**_description(task, state, reason, checks), **description}
     if task.recipe.mask is not None:
         description["change_in_mask_levels"] = _change_in_mask(task.recipe.mask, before, after)
     metrics = _metrics(state, trace, checks)
@@ -332,15 +340,27 @@ def _end_at_best(task: Task, state: DragState, trace: list[dict[str, Any]]) -> l
     return [*trace, last]
 
 
-def _full_picture(task: Task, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The edited face in the uploaded picture, only where the drag changed it."""
-    assert task.subject.source is not None
-    assert task.subject.transform is not None
+def _full_picture(
+    task: Task, before: np.ndarray, after: np.ndarray, paste: str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The uploaded picture with the edit in it, and how that was made."""
+    source, transform = task.subject.source, task.subject.transform
+    assert source is not None
+    assert transform is not None
+    mask = task.recipe.mask
+    # What the mask keeps stays the artist's own pixels.
+    keep = None if mask is None else mask.astype(np.float32) / 255
+    if paste == "drawing":
+        full, motion = carry_over(source, before, after, transform, keep)
+        about = {
+            "explained_by_motion": round(motion.explained, 4),
+            "repainted_share": round(float(motion.repaint.mean()), 4),
+        }
+        return full, {"from": "drawing", **about}
     changed = change_mask(before, after)
-    if task.recipe.mask is not None:
-        # What the mask keeps stays the artist's own pixels.
-        changed = changed * (1 - task.recipe.mask.astype(np.float32) / 255)
-    return paste_back(task.subject.source, after, task.subject.transform, changed)
+    if keep is not None:
+        changed = changed * (1 - keep)
+    return paste_back(source, after, transform, changed), {"from": "face"}
 
 
 def _write_film(
