@@ -18,10 +18,10 @@ from typing import Any
 from pipeline.artifacts.draft import Draft, disk_errors
 from pipeline.artifacts.manifest import Parent, Plan, Source, read_source
 from pipeline.artifacts.reference import check_name, parse
-from pipeline.artifacts.store import Artifact, Store, quick_check
+from pipeline.artifacts.store import Artifact, Store, changed_files, quick_check
 from pipeline.console import duration, say, sigterm_interrupts
 from pipeline.errors import AnimedragError, ArtifactError, ConfigError, Interrupted
-from pipeline.stages import STAGES, Stage, producer
+from pipeline.stages import STAGES, Stage, load, producer
 
 
 class StageFailed(AnimedragError):
@@ -51,6 +51,9 @@ def run_stage(
     if finished is not None:
         return _reused(stage, finished)
     with sigterm_interrupts(), _stoppable(stage):
+        _check_parents(stage, plan, store)
+        if stage.check is not None:
+            load(stage.check)(config, inputs)
         draft = _open_draft(stage, plan, store)
         try:
             finished = store.find_finished(plan)
@@ -71,6 +74,18 @@ def _stoppable(stage: Stage) -> Iterator[None]:
         raise Interrupted(
             f"{stage.name} was stopped; run the same command again to continue."
         ) from error
+
+
+def _check_parents(stage: Stage, plan: Plan, store: Store) -> None:
+    """Refuse to make anything of an artifact whose bytes are not those that were recorded."""
+    for key, parent in plan.parents.items():
+        artifact = Artifact(store.folder_of(parent))
+        problem = next(iter(changed_files(artifact)), None)
+        if problem is not None:
+            raise ArtifactError(
+                f"{stage.name}.{key}: {problem.rstrip('.')}; nothing is made of it. Bring it back "
+                f"from a copy, or delete {artifact.folder} and make it again."
+            )
 
 
 def _open_draft(stage: Stage, plan: Plan, store: Store) -> Draft:

@@ -34,6 +34,10 @@ class Stage:
     config: str
     # Run function, "module:function"; imported when the stage runs.
     run: str
+    # Refuses, by raising, what `run` would refuse, before anything is begun or announced:
+    # "module:function" called with (config, inputs). For what can be told quickly; `run` refuses
+    # the rest.
+    check: str | None = None
     # Config keys that hold references to artifacts -> the kind they must have.
     inputs: Mapping[str, str] = field(default_factory=dict)
     # Those of them that, where null, are a parent of another input: key -> (input, its parent).
@@ -95,6 +99,16 @@ STAGES: tuple[Stage, ...] = (
         version=1,
         produces="model",
         config="pipeline.train.config:TrainConfig",
+        run="pipeline.train.stage:run",
+        inputs={"dataset": "dataset", "resume_from": "model"},
+        transient=("device", "cache_gb", "threads"),
+    ),
+    Stage(
+        name="finetune",
+        summary="model + dataset of a new character -> model: train, for few images",
+        version=1,
+        produces="model",
+        config="pipeline.train.config:FinetuneConfig",
         run="pipeline.train.stage:run",
         inputs={"dataset": "dataset", "resume_from": "model"},
         transient=("device", "cache_gb", "threads"),

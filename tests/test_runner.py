@@ -112,6 +112,35 @@ def test_a_damaged_result_is_made_again_and_a_damaged_input_refused(store: Store
     assert refine(store).how == "run"
 
 
+def test_nothing_is_made_of_a_parent_with_a_changed_byte(run: CommandLine, store: Store) -> None:
+    """Same size, same time, another byte: only its digest tells, and the stage does not begin."""
+    collect(store)
+    path = store.find("dataset/toy").folder / "inner" / "names.txt"
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"one", b"two"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    refused = run("stage=refine")
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.count("\n") == 1
+    assert "dataset/toy:v1: inner/names.txt was changed after it was written" in refused.stderr
+    assert not list(store.root.glob(".drafts/*"))
+    assert store.names("model") == []
+    path.write_bytes(path.read_bytes().replace(b"two", b"one", 1))
+    assert run("stage=refine").returncode == 0
+
+
+def test_what_a_stage_can_tell_at_once_is_refused_before_it_is_begun(
+    run: CommandLine, store: Store
+) -> None:
+    collect(store)
+    refused = run("stage=refine", "refine.rate=-1")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "refine.rate=-1.0 cannot refine 2 names; use 0 or more.\n"
+    assert not list(store.root.glob(".drafts/*"))
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -469,6 +469,38 @@ def test_prune_keeps_what_an_unfinished_run_was_begun_from(store: Store) -> None
     assert not draft.folder.exists()
 
 
+def test_a_run_begun_while_prune_removes_its_draft_keeps_its_files(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = store.draft(plan_of(), quiet)
+    write(left)
+    left.close()
+    delete = store._delete
+    done = store.root.parent / "written"
+    children: list[int] = []
+
+    def run_meanwhile(folders: list[Path]) -> None:
+        if folders == [left.folder]:
+            child = os.fork()
+            if child == 0:
+                draft = store.draft(plan_of(), quiet)
+                (draft.out / "mine.bin").write_bytes(b"mine")
+                done.write_text(str(draft.begun))
+                draft.close()
+                os._exit(0)
+            children.append(child)
+            time.sleep(0.3)  # long enough for it to take the draft, if that were possible
+            assert not done.exists()
+        delete(folders)
+
+    monkeypatch.setattr(store, "_delete", run_meanwhile)
+    assert store.prune(1, drafts=True, delete=True).drafts == [left.folder]
+    (child,) = children
+    assert os.waitpid(child, 0)[1] == 0
+    assert done.read_text() == "False"
+    assert [path.name for path in left.out.iterdir()] == ["mine.bin"]
+
+
 def test_prune_stops_where_it_cannot_know(store: Store) -> None:
     old = make(store, plan_of(kimg=1))
     make(store, plan_of(kimg=2))

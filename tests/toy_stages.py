@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from pipeline.console import catch_stop
-from pipeline.errors import Interrupted, check_choice, check_range
+from pipeline.errors import DataError, Interrupted, check_choice, check_range
 from pipeline.stages import Group, Stage
 
 
@@ -74,6 +74,15 @@ def collect(config: CollectConfig, inputs: Mapping[str, Path], out: Path) -> dic
     return {"files": len(files)}
 
 
+def check_refine(config: RefineConfig, inputs: Mapping[str, Path]) -> None:
+    """Refuse what only the dataset can tell."""
+    names = (inputs["dataset"] / "inner" / "names.txt").read_text().splitlines()
+    if config.rate < 0:
+        raise DataError(
+            f"refine.rate={config.rate} cannot refine {len(names)} names; use 0 or more."
+        )
+
+
 def refine(config: RefineConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Append a line a step; `lines` shows that a resumed run goes on where it stopped."""
     log = out / "steps.txt"
@@ -107,6 +116,7 @@ STAGES = (
         produces="model",
         config="toy_stages:RefineConfig",
         run="toy_stages:refine",
+        check="toy_stages:check_refine",
         inputs={"dataset": "dataset", "start": "model"},
         transient=("seconds_a_step",),
     ),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.environment import code_version, environment_versions
-from pipeline.artifacts.locks import FileLock, is_locked, locked
+from pipeline.artifacts.locks import FileLock, locked
 from pipeline.artifacts.manifest import (
     HASH_THREADS,
     MANIFEST_NAME,
@@ -216,11 +216,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return {**record, "plan": Plan.from_json(record["plan"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a process works on the draft in `folder` now."""
-    return is_locked(lock_of(folder))
 
 
 def store_lock(root: Path) -> contextlib.AbstractContextManager[None]:

@@ -13,13 +13,20 @@ class FileLock:
     """An exclusive flock on `path`, held from construction to `release`.
 
     `on_wait` is called once, with the process id of the holder as text, if another process holds
-    the lock. A forked child gives up its share of the lock at once: worker processes that outlive a
+    the lock; where it is None the lock is not waited for, and `held` says whether it was had. A
+    forked child gives up its share of the lock at once: worker processes that outlive a
     killed parent would hold it otherwise.
     """
 
-    def __init__(self, path: Path, on_wait: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, on_wait: Callable[[str], None] | None) -> None:
         self._descriptor = _acquire(path, on_wait)
-        _held.add(self)
+        if self.held:
+            _held.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has the lock."""
+        return self._descriptor is not None
 
     def release(self, delete: Path | None = None) -> None:
         """Let go; remove the file `delete` (the lock's own path) while it is still held."""
@@ -49,12 +56,15 @@ def _forget_all_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_all_in_child)
 
 
-def _acquire(path: Path, on_wait: Callable[[str], None]) -> int | None:
+def _acquire(path: Path, on_wait: Callable[[str], None] | None) -> int | None:
     waited = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if not _try(descriptor):
+                if on_wait is None:
+                    os.close(descriptor)
+                    return None
                 if not waited:
                     on_wait(os.read(descriptor, 32).decode("ascii", "replace").strip())
                     waited = True
@@ -88,16 +98,14 @@ def _same_file(descriptor: int, path: Path) -> bool:
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock at `path` now."""
+@contextlib.contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock at `path` if nobody does; yields whether it is held."""
+    lock = FileLock(path, on_wait=None)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _try(descriptor)
+        yield lock.held
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 @contextlib.contextmanager

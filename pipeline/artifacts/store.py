@@ -9,10 +9,11 @@ Knows nothing about stages.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +21,14 @@ from pathlib import Path
 from pipeline.artifacts.draft import (
     Draft,
     drafts_folder,
-    in_use,
     lock_of,
     read_record,
     store_lock,
 )
+from pipeline.artifacts.locks import locked_if_free
 from pipeline.artifacts.manifest import (
     MANIFEST_NAME,
+    FileEntry,
     Manifest,
     Parent,
     Plan,
@@ -225,13 +227,20 @@ class Store:
             raise ArtifactError(f"prune cannot keep {keep} versions; use 1 or more.")
         if not self.root.is_dir():
             return Pruning([], [], [])
-        with store_lock(self.root):
+        # Drafts are held until they are gone, so that no run goes on in one that is being removed.
+        with store_lock(self.root), contextlib.ExitStack() as held:
             # Drafts before artifacts: a run that is committed between the two is seen in either.
-            doomed_drafts = [path for path in self._drafts() if drafts and not in_use(path)]
+            doomed_drafts = [
+                path
+                for path in (self._drafts() if drafts else [])
+                if held.enter_context(locked_if_free(lock_of(path)))
+            ]
             pruning = self._plan_pruning(keep, doomed_drafts)
             if delete:
                 self._delete([artifact.folder for artifact in pruning.removed])
                 self._delete(doomed_drafts)
+                for path in doomed_drafts:
+                    lock_of(path).unlink(missing_ok=True)
                 shutil.rmtree(self.root / ".trash", ignore_errors=True)
         return pruning
 
@@ -273,7 +282,6 @@ class Store:
             trash = self.root / ".trash"
             trash.mkdir(exist_ok=True)
             folder.rename(trash / uuid.uuid4().hex)
-            lock_of(folder).unlink(missing_ok=True)
 
 
 def quick_check(artifact: Artifact) -> str:
@@ -308,10 +316,19 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
         elif name != MANIFEST_NAME:
             problems.append(f"{artifact}: {name} does not belong to it.")
     problems += (f"{artifact}: {name} is missing." for name in recorded if name not in present)
-    return problems + _changed_files(artifact, recorded, sorted(present))
+    return problems + _changed(artifact, recorded, sorted(present))
 
 
-def _changed_files(artifact: Artifact, recorded: dict, names: list[str]) -> list[str]:
+def changed_files(artifact: Artifact) -> list[str]:
+    """One sentence a recorded file whose bytes are not those that were written.
+
+    Reads every byte (about a second a gigabyte and thread).
+    """
+    recorded = {entry.path: entry for entry in artifact.manifest.files}
+    return _changed(artifact, recorded, list(recorded))
+
+
+def _changed(artifact: Artifact, recorded: Mapping[str, FileEntry], names: list[str]) -> list[str]:
     try:
         entries = hash_files(artifact.folder, names)
     except OSError as error:
