@@ -2,15 +2,21 @@
 
 Nothing here keeps a state that a resume would have to restore: whoever knows the seed and how many
 images were seen draws the same values again. Generators live on the CPU, so that the values do not
-depend on the device. Knows nothing about networks or datasets.
+depend on the device. `rand` and `randn` are for layers that draw for each image: where a batch is
+spread over processes (distributed.spread) they give the rows that belong to this one's images.
+Knows nothing about networks or datasets.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from torch_utils import distributed
 
 
 def derive_seed(seed: int, *keys: int | str) -> int:
@@ -31,6 +37,32 @@ def seed_global(seed: int, rank: int, images_seen: int, purpose: str) -> None:
     Those are the noise inputs of StyleGAN2's synthesis layers.
     """
     torch.manual_seed(derive_seed(seed, rank, images_seen, purpose))
+
+
+def rand(
+    shape: Sequence[int],
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Uniform in [0, 1): torch.rand, the first axis being the images of a batch."""
+    count, *rest = shape
+    return distributed.draw_rows(
+        lambda rows: torch.rand([rows, *rest], generator=generator, device=device), count
+    )
+
+
+def randn(
+    shape: Sequence[int],
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Unit normal: torch.randn, the first axis being the images of a batch."""
+    count, *rest = shape
+    return distributed.draw_rows(
+        lambda rows: torch.randn([rows, *rest], generator=generator, device=device), count
+    )
 
 
 class DataOrder:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch_utils.distributed import batch_mean
 from torch_utils.ops.bias_act import bias_act
 
 
@@ -145,7 +146,7 @@ class MappingNetwork(nn.Module):
         for index in range(self.num_layers):
             x = self.get_submodule(f"fc{index}")(x)
         if update_emas and self.w_avg_beta is not None:
-            mean = x.detach().mean(dim=0)
+            mean = batch_mean(x.detach().mean(dim=0))
             self.w_avg.copy_(mean.lerp(self.w_avg, self.w_avg_beta))
         if self.num_ws is None:
             return x

@@ -37,6 +37,7 @@ from pipeline.models.stylegan2_layers import (
     image_size,
     split_gain,
 )
+from torch_utils import rng
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
@@ -130,7 +131,7 @@ class SynthesisLayer(nn.Module):
         if options.noise_mode == "const":
             return self.noise_const * self.noise_strength
         shape = [x.shape[0], 1, *self.size]
-        noise = torch.randn(shape, device=x.device, generator=options.generator)
+        noise = rng.randn(shape, device=x.device, generator=options.generator)
         return noise * self.noise_strength
 
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, check_choice
+from torch_utils import rng
 from torch_utils.ops.grid_sample import grid_sample
 from torch_utils.ops.upfirdn2d import downsample2d, upsample2d
 
@@ -323,7 +324,7 @@ class AugmentPipe(nn.Module):
         if self.noise <= 0:
             return None
         sigma = draws.gated(self.noise, draws.half_normal() * self.noise_std, 0)
-        pixels = torch.randn((draws.count, *shape), generator=draws.generator)
+        pixels = rng.randn((draws.count, *shape), generator=draws.generator)
         return pixels * sigma[:, None, None, None]
 
     def _draw_cutout(self, draws: _Draws) -> Tensor | None:
@@ -458,28 +459,28 @@ class _Draws:
 
     def uniform(self, columns: int = 1) -> Tensor:
         """N (or N×columns) values in [0, 1)."""
-        values = torch.rand(self.count, columns, generator=self.generator)
+        values = rng.rand((self.count, columns), generator=self.generator)
         if self.percentile is not None:
             values = torch.full_like(values, self.percentile)
         return values[:, 0] if columns == 1 else values
 
     def normal(self, columns: int = 1) -> Tensor:
         """N (or N×columns) normal values; a percentile u gives erfinv(2u - 1)."""
-        values = torch.randn(self.count, columns, generator=self.generator)
+        values = rng.randn((self.count, columns), generator=self.generator)
         if self.percentile is not None:
             values = torch.erfinv(torch.full_like(values, self.percentile * 2 - 1))
         return values[:, 0] if columns == 1 else values
 
     def half_normal(self) -> Tensor:
         """N values |x|, x normal; a percentile u gives erfinv(u)."""
-        values = torch.randn(self.count, generator=self.generator).abs()
+        values = rng.randn((self.count,), generator=self.generator).abs()
         if self.percentile is not None:
             values = torch.erfinv(torch.full_like(values, self.percentile))
         return values
 
     def chosen(self, probability: float) -> Tensor:
         """N booleans, true with `probability`."""
-        return torch.rand(self.count, generator=self.generator) < probability
+        return rng.rand((self.count,), generator=self.generator) < probability
 
     def gated(self, multiplier: float, values: Tensor, neutral: float) -> Tensor:
         """`values` where the augmentation was chosen (probability multiplier · p)."""

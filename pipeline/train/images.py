@@ -26,6 +26,7 @@ class TrainingImages:
         seed: of the order.
         xflip: also use every image mirrored (the set is then twice as large).
         conditional: give out the labels; without it they have length 0.
+        rows: which rows of each batch are asked for (the share of one of several processes).
         cache_bytes: keep decoded images in memory if all of them take at most this much.
     """
 
@@ -37,6 +38,7 @@ class TrainingImages:
         seed: int,
         xflip: bool = False,
         conditional: bool = False,
+        rows: slice = slice(None),
         cache_bytes: int = 0,
     ) -> None:
         if not indices:
@@ -46,6 +48,7 @@ class TrainingImages:
         self._images = images
         self._indices = np.asarray(indices, dtype=np.int64)
         self._xflip = xflip
+        self._share = rows
         self._order = DataOrder(seed, len(indices) * (2 if xflip else 1))
         width, height = images.resolution
         self.width, self.height, self.channels = width, height, images.channels
@@ -70,11 +73,11 @@ class TrainingImages:
         return self._cached
 
     def batch(self, images_seen: int, count: int) -> tuple[Tensor, Tensor]:
-        """The `count` images that follow the first `images_seen`.
+        """Of the `count` images that follow the first `images_seen`, those of the share.
 
         Returns N×C×H×W float32 in [-1, 1] and N×label_dim float32 labels.
         """
-        items = self._order.items(images_seen, count)
+        items = self._order.items(images_seen, count)[self._share]
         rows, mirrored = (items // 2, items % 2 == 1) if self._xflip else (items, items < 0)
         pixels = np.stack([self._decode(int(row)) for row in rows])  # NCHW uint8
         pixels[mirrored] = pixels[mirrored, :, :, ::-1]

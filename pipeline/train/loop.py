@@ -8,7 +8,8 @@ An iteration shows the discriminator one batch of real images. It has up to four
     Dreg    every few iterations: R1
 
 and then the averaged generator follows. Everything drawn, and everything decided, is a function of
-the seed and the number of images seen. The formulas are in loss.py; the numbers in recipe.py.
+the seed and the number of images seen. Several processes share each batch (pieces.py) and take the
+same steps; the first one writes. The formulas are in loss.py; the numbers in recipe.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,10 +30,13 @@ from pipeline.console import Progress
 from pipeline.errors import Interrupted
 from pipeline.train.divergence import Diverged, what_is_wrong
 from pipeline.train.logbook import Logbook
-from pipeline.train.loss import Latents, Reports, draw_latents
+from pipeline.train.loss import Latents, Reports, draw_latents, path_length_slopes
+from pipeline.train.pieces import RunningMeans, passes
 from pipeline.train.recipe import Recipe
 from pipeline.train.state import KEPT_STATES, NetworkName, TrainingState, save_state, saved_states
+from pipeline.train.statistics import Statistics
 from torch_utils import rng
+from torch_utils.distributed import ALONE, WHOLE, Share, World, spread
 
 # Iterations between looks at whether all numbers are finite; each look waits for the device.
 CHECK_EVERY = 4
@@ -51,11 +56,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class PhaseInputs:
-    """What a phase works on.
+    """What a phase works on: the rows of the batch that are this process's.
 
     images: real ones, N×C×H×W in [-1, 1]; labels: N × c_dim; latents: for the images G makes.
     path_length_noise: unit normal, shaped as the part of the batch that is measured; None: drawn.
     seed: of whatever the networks and the augmentation draw for themselves.
+    share: which rows of the whole batch these are.
     """
 
     images: Tensor
@@ -63,22 +69,36 @@ class PhaseInputs:
     latents: Latents
     path_length_noise: Tensor | None = None
     seed: int = 0
+    share: Share = WHOLE
 
-    def parts(self, size: int) -> Iterator[PhaseInputs]:
-        """Pieces of at most `size` images."""
-        if len(self.images) <= size:
-            yield self
-            return
-        for first in range(0, len(self.images), size):
-            rows = slice(first, first + size)
-            yield PhaseInputs(self.images[rows], self.labels[rows], self.latents.rows(rows))
+    def parts(self, count: int) -> list[PhaseInputs]:
+        """`count` equal pieces; see pieces.py."""
+        return [self._part(Share(index, count)) for index in range(count)]
+
+    def _part(self, piece: Share) -> PhaseInputs:
+        noise = self.path_length_noise
+        return PhaseInputs(
+            self.images[piece.rows],
+            self.labels[piece.rows],
+            self.latents.rows(piece.rows),
+            None if noise is None else noise[piece.rows],
+            self.seed,
+            self.share.piece(piece.index, piece.count),
+        )
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Inside the block layers draw what falls to these rows of the batch."""
+        torch.manual_seed(self.seed)
+        with spread(self.share):
+            yield
 
 
 class Images(Protocol):
     """Where real images and labels come from; see images.py."""
 
     def batch(self, images_seen: int, count: int) -> tuple[Tensor, Tensor]:
-        """The images and labels that follow the first `images_seen`."""
+        """This process's rows of the `count` images and labels after the first `images_seen`."""
 
     def draw_labels(self, count: int, generator: torch.Generator) -> Tensor:
         """Random labels, N × c_dim."""
@@ -121,6 +141,7 @@ def train(
     on_snapshot: Callable[[int], Mapping[str, float]],
     bar: Progress,
     stop: Callable[[], bool],
+    world: World = ALONE,
 ) -> None:
     """Train from where `state` is until `recipe.total_images` were seen.
 
@@ -128,37 +149,44 @@ def train(
     `on_snapshot(images_seen)` before each; the numbers it returns go into the log. Interrupted when
     `stop` says so (the state is saved then), Diverged when numbers are not finite or far too large;
     the state is of no use then, the saved ones are.
+
+    Every process of `world` calls this with its own `images` and the same of everything else;
+    only the first one's `logbook`, `on_snapshot` and `states` are used.
     """
     pace = _Pace(state)
-    if not saved_states(states):
-        measured = on_snapshot(state.images_seen)
+    if not world.broadcast(bool(saved_states(states))):
+        measured = on_snapshot(state.images_seen) if world.is_first else {}
         if measured:
             logbook.write(state.images_seen, measured)
-        save_state(state, states, cadence.kept_states)
+        save_state(state, states, cadence.kept_states, world)
     while state.images_seen < recipe.total_images:
         started = time.monotonic()
         iteration = state.images_seen // recipe.batch
-        inputs = draw_inputs(state, recipe, images, seed)
-        run_iteration(state, recipe, inputs, iteration)
+        inputs = draw_inputs(state, recipe, images, seed, world)
+        run_iteration(state, recipe, inputs, iteration, world)
 
         before = state.images_seen
         state.images_seen += recipe.batch
-        adjust_augmentation(state, recipe, iteration)
+        adjust_augmentation(state, recipe, iteration, world)
         state.seconds += time.monotonic() - started
 
         done = state.images_seen >= recipe.total_images
         save_due = done or _crosses(before, state.images_seen, cadence.snapshot_images)
         log_due = save_due or _crosses(before, state.images_seen, cadence.log_images)
-        stopping = stop()
+        # All processes stop after the same iteration, whichever was told to.
+        stopping = world.any(stop())
         if log_due or save_due or stopping or iteration % CHECK_EVERY == 0:
-            _check_health(state, recipe)
-        measured = on_snapshot(state.images_seen) if save_due else {}
+            statistics = state.statistics.total(world)
+            _check_health(statistics, state, recipe)
         if log_due:
-            logbook.write(state.images_seen, _summary(state, recipe, pace()) | dict(measured))
+            summary = _summary(statistics, state, recipe, pace()) | world.largest(_memory())
+            if world.is_first:
+                summary |= on_snapshot(state.images_seen) if save_due else {}
+                logbook.write(state.images_seen, summary)
             state.statistics.clear()
         if save_due or stopping:
             logbook.flush()
-            save_state(state, states, cadence.kept_states)
+            save_state(state, states, cadence.kept_states, world)
         bar.advance(recipe.batch / 1000, **_shown(state, pace()))
         if stopping and not done:
             raise Interrupted(
@@ -169,7 +197,7 @@ def train(
 
 
 def draw_inputs(
-    state: TrainingState, recipe: Recipe, images: Images, seed: int
+    state: TrainingState, recipe: Recipe, images: Images, seed: int, world: World = ALONE
 ) -> dict[str, PhaseInputs]:
     """What each phase of the next iteration works on, by phase name."""
     seen, batch = state.images_seen, recipe.batch
@@ -177,69 +205,118 @@ def draw_inputs(
     real, labels = (tensor.to(device) for tensor in images.batch(seen, batch))
     inputs = {}
     for phase in phases(recipe):
+        # For the whole batch, whatever its share here, so that the values do not depend on that.
         draws = rng.generator(seed, 0, seen, f"{phase.name}/latents")
         fake_labels = images.draw_labels(batch, draws)
         latents = draw_latents(
             batch, generator.z_dim, generator.num_ws, fake_labels, recipe.style_mixing, draws
         )
         layer_seed = rng.derive_seed(seed, 0, seen, f"{phase.name}/layers")
-        inputs[phase.name] = PhaseInputs(real, labels, latents.to(device), seed=layer_seed)
+        inputs[phase.name] = PhaseInputs(
+            real,
+            labels,
+            latents.rows(world.rows).to(device),
+            seed=layer_seed,
+            share=Share(world.rank, world.size),
+        )
     return inputs
 
 
 def run_iteration(
-    state: TrainingState, recipe: Recipe, inputs: Mapping[str, PhaseInputs], iteration: int
+    state: TrainingState,
+    recipe: Recipe,
+    inputs: Mapping[str, PhaseInputs],
+    iteration: int,
+    world: World = ALONE,
 ) -> None:
     """One iteration: every phase that is due, then the averaged generator."""
     state.objective.blur_sigma = recipe.blur(state.images_seen)
     for phase in phases(recipe):
         if iteration % phase.interval == 0:
-            run_phase(state, recipe, phase, inputs[phase.name])
+            run_phase(state, recipe, phase, inputs[phase.name], world)
     update_average(state.averaged, state.objective.generator, recipe.ema_beta(state.images_seen))
 
 
-def run_phase(state: TrainingState, recipe: Recipe, phase: Phase, inputs: PhaseInputs) -> None:
+def run_phase(
+    state: TrainingState, recipe: Recipe, phase: Phase, inputs: PhaseInputs, world: World = ALONE
+) -> None:
     """Gradients of the phase's losses, and one step of the network's optimiser."""
-    torch.manual_seed(inputs.seed)
     optimizer = state.optimizers[phase.network]
     parameters = list(state.trainable[phase.network].values())
     # A parameter without a gradient takes no step: it must be None, not zero.
     optimizer.zero_grad(set_to_none=True)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    for part in inputs.parts(recipe.microbatch):
-        # A regulariser that acts every k-th iteration acts k times as strongly.
-        gain = phase.interval * len(part.images) / len(inputs.images)
-        reports = add_gradients(state, phase, part, gain)
-        state.statistics.add(reports)
-        if "sign_real" in reports:
-            state.recent_signs.add({"sign_real": reports["sign_real"]})
+    add_gradients(state, phase, inputs.parts(passes(recipe, world.size)), world)
     for parameter in parameters:
         parameter.requires_grad_(False)
 
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    world.average(gradients)
     norm = nn.utils.get_total_norm(gradients)
     state.statistics.add({f"grad_norm_{phase.name}": norm})
     optimizer.step()
 
 
-def add_gradients(state: TrainingState, phase: Phase, inputs: PhaseInputs, gain: float) -> Reports:
-    """Accumulate the gradients of the phase's losses; returns what was measured."""
-    objective = state.objective
-    reports: Reports = {}
+def add_gradients(
+    state: TrainingState, phase: Phase, parts: Sequence[PhaseInputs], world: World = ALONE
+) -> None:
+    """Accumulate the gradients of the phase's losses over equal parts, and what they measure."""
+    # A regulariser that acts every k-th iteration acts k times as strongly.
+    gain = phase.interval / len(parts)
     if phase.network == "G":
         if phase.main:
-            reports |= objective.generator_main(inputs.latents, gain)
+            for part in parts:
+                with part.drawing():
+                    state.statistics.add(state.objective.generator_main(part.latents, gain))
         if phase.regularise:
-            reports |= objective.generator_path_length(
-                inputs.latents, inputs.path_length_noise, gain
-            )
-        return reports
+            _add_path_length_gradients(state, parts, phase.interval * world.size, world)
+        return
+    means = RunningMeans(state.objective.generator, len(parts) if phase.main else 1)
+    for part in parts:
+        with part.drawing():
+            reports = _add_discriminator_gradients(state, phase, part, gain)
+        means.after_pass()
+        state.statistics.add(reports)
+        if "sign_real" in reports:
+            state.recent_signs.add({"sign_real": reports["sign_real"]})
+    means.after_batch()
+
+
+def _add_discriminator_gradients(
+    state: TrainingState, phase: Phase, part: PhaseInputs, gain: float
+) -> Reports:
+    objective = state.objective
+    reports: Reports = {}
     if phase.main:
-        reports |= objective.discriminator_fake(inputs.latents, gain)
+        reports |= objective.discriminator_fake(part.latents, gain)
     return reports | objective.discriminator_real(
-        inputs.images, inputs.labels, main=phase.main, r1=phase.regularise, gain=gain
+        part.images, part.labels, main=phase.main, r1=phase.regularise, gain=gain
     )
+
+
+def _add_path_length_gradients(
+    state: TrainingState, parts: Sequence[PhaseInputs], gain: float, world: World
+) -> None:
+    """Every length is compared with a mean that all lengths of the batch are part of, so all are
+    measured before any is penalised: where there are several parts, each is computed twice."""
+    objective = state.objective
+
+    def measure(part: PhaseInputs) -> Tensor:
+        with part.drawing():
+            return objective.path_lengths(part.latents, part.path_length_noise)
+
+    measured = [measure(part) if len(parts) == 1 else measure(part).detach() for part in parts]
+    # Part k holds every len(parts)-th of this process's rows.
+    mine = torch.stack(measured, dim=1).flatten()
+    penalty, slopes, mean = path_length_slopes(world.gather(mine), objective.path_length_mean)
+    for part, lengths in zip(parts, measured, strict=True):
+        again = lengths if len(parts) == 1 else measure(part)
+        objective.penalise_path_lengths(again, slopes[part.share.rows], gain)
+        state.statistics.add(
+            {"loss_path_length": penalty[part.share.rows], "path_length": lengths.detach()}
+        )
+    objective.path_length_mean = mean
 
 
 @torch.no_grad()
@@ -250,18 +327,20 @@ def update_average(averaged: nn.Module, network: nn.Module, beta: float) -> None
         mine.copy_(theirs)
 
 
-def adjust_augmentation(state: TrainingState, recipe: Recipe, iteration: int) -> None:
+def adjust_augmentation(
+    state: TrainingState, recipe: Recipe, iteration: int, world: World = ALONE
+) -> None:
     """Every few iterations, move p by what D answered to real images since."""
     interval = recipe.augment_interval
     if interval is None or (iteration + 1) % interval:
         return
-    sign = state.recent_signs.means()["sign_real"]
+    sign = state.recent_signs.total(world).means()["sign_real"]
     state.controller.update(sign, recipe.batch * interval)
     state.recent_signs.clear()
 
 
-def _check_health(state: TrainingState, recipe: Recipe) -> None:
-    reason = what_is_wrong(state.statistics, recipe.explosion_limit)
+def _check_health(statistics: Statistics, state: TrainingState, recipe: Recipe) -> None:
+    reason = what_is_wrong(statistics, recipe.explosion_limit)
     if reason:
         raise Diverged(reason, state.images_seen)
 
@@ -283,9 +362,11 @@ class _Pace:
         return (time.monotonic() - self._began) / kimg
 
 
-def _summary(state: TrainingState, recipe: Recipe, seconds_per_kimg: float) -> dict[str, float]:
+def _summary(
+    statistics: Statistics, state: TrainingState, recipe: Recipe, seconds_per_kimg: float
+) -> dict[str, float]:
     """A line of the log."""
-    values = state.statistics.means()
+    values = statistics.means()
     if "loss_D_fake" in values:
         values["loss_D"] = values["loss_D_fake"] + values["loss_D_real"]
     values["path_length_mean"] = float(state.objective.path_length_mean)
@@ -296,7 +377,6 @@ def _summary(state: TrainingState, recipe: Recipe, seconds_per_kimg: float) -> d
     values["seconds_per_kimg"] = seconds_per_kimg
     left = (recipe.total_images - state.images_seen) / 1000
     values["eta_seconds"] = left * seconds_per_kimg
-    values |= _memory()
     return values
 
 

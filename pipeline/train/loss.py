@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.build import Generator
+from torch_utils import rng
 from torch_utils.ops.upfirdn2d import filter2d
 
 # Path length is measured on this share of the batch (Karras 2020, section 3.2: it costs less so).
@@ -70,6 +71,19 @@ def path_length_penalty(lengths: Tensor, running_mean: Tensor) -> tuple[Tensor, 
     """
     mean = running_mean.lerp(lengths.mean(), PATH_LENGTH_DECAY)
     return (lengths - mean).square(), mean.detach()
+
+
+def path_length_slopes(lengths: Tensor, running_mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(penalty of each length, derivative of its mean by each length, mean after this batch).
+
+    With the derivatives, a piece of the batch has the right gradients although the mean that all
+    are compared with depends on the other pieces.
+    """
+    with torch.enable_grad():
+        lengths = lengths.detach().requires_grad_(True)
+        penalty, mean = path_length_penalty(lengths, running_mean)
+        (slopes,) = torch.autograd.grad(penalty.mean(), lengths)
+    return penalty.detach(), slopes, mean
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -196,20 +210,19 @@ class Objective:
         loss.mean().mul(gain).backward()
         return _detach({"loss_G": loss, "logits_generated": logits})
 
-    def generator_path_length(
-        self, latents: Latents, noise: Tensor | None = None, gain: float = 1.0
-    ) -> Reports:
-        """G: equal steps in w shall move the image equally far. Uses the head of the batch.
+    def path_lengths(self, latents: Latents, noise: Tensor | None = None) -> Tensor:
+        """G: how far each image moves at a step in w, differentiable; of the head of the batch.
 
         `noise` (unit normal, shaped as the images) is drawn from torch's global generator if None.
         """
         count = max(len(latents.z) // PATH_LENGTH_BATCH_SHARE, 1)
         images, ws = self.generate(latents.rows(slice(count)))
-        noise = torch.randn_like(images) if noise is None else noise
-        lengths = path_lengths(images, ws, noise)
-        penalty, self.path_length_mean = path_length_penalty(lengths, self.path_length_mean)
-        (penalty.mean() * self.path_length_weight * gain).backward()
-        return _detach({"loss_path_length": penalty, "path_length": lengths})
+        noise = rng.randn(images.shape, device=images.device) if noise is None else noise
+        return path_lengths(images, ws, noise)
+
+    def penalise_path_lengths(self, lengths: Tensor, slopes: Tensor, gain: float = 1.0) -> None:
+        """G: equal steps in w shall move the image equally far; see `path_length_slopes`."""
+        ((lengths * slopes).sum() * (self.path_length_weight * gain)).backward()
 
     def discriminator_fake(self, latents: Latents, gain: float = 1.0) -> Reports:
         """D: tell made images from real ones; also the moment when G's averages are updated."""

@@ -1,6 +1,7 @@
 """Running means of what training measures, summed on the device and read now and then.
 
-Reading waits for the device; adding does not. The sums are part of the training state, so a resumed
+Each process of a run counts for itself, and `total` puts that together. Reading waits for the
+device; adding does not. The sums are part of the training state, so a resumed
 run reports the same means. Knows nothing about what the names mean.
 """
 
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from torch_utils.distributed import World
 
 
 class Statistics:
@@ -26,6 +29,15 @@ class Statistics:
             term = torch.stack([total, torch.full_like(total, value.numel())])
             known = self._sums.get(name)
             self._sums[name] = term if known is None else known + term
+
+    def total(self, world: World) -> Statistics:
+        """What all processes counted together; they must have counted the same names."""
+        if world.size == 1 or not self._sums:
+            return self
+        together = Statistics()
+        table = world.sum(torch.stack(list(self._sums.values())))
+        together.restore(dict(zip(self._sums, table, strict=True)))
+        return together
 
     def means(self) -> dict[str, float]:
         """Mean of each name, in the order of their first appearance."""
