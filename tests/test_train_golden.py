@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.data.dataset import Dataset
-from pipeline.train import loop, stage
+from pipeline.train import loop, start
 from pipeline.train.augment import AugmentPipe
 from pipeline.train.images import TrainingImages
 from pipeline.train.recipe import make_recipe
@@ -28,7 +28,7 @@ def measure(folder: Path) -> dict[str, float]:
     config = make_config()
     recipe = make_recipe(config, "stylegan2", 16, 16)
     images = TrainingImages(dataset.images, dataset.train_indices, seed=config.seed)
-    state = stage.prepare_state(config, recipe, images, None, torch.device("cpu"))
+    state = start.prepare(config, recipe, images, None, torch.device("cpu")).state
     values: dict[str, float] = {}
     for iteration in range(2):
         inputs = loop.draw_inputs(state, recipe, images, config.seed)

@@ -43,6 +43,8 @@ SETTINGS: dict[str, Any] = {
     "snapshot_kimg": 0.08,
     "sample_grid": [3, 2],
     "threads": 1,
+    # Scores have tests of their own.
+    "score_samples": 0,
 }
 AUGMENT = {"mode": "ada", "p": 0.1, "interval": 2, "speed_kimg": 1.0}
 

@@ -42,28 +42,8 @@ def build(
         ConfigError: if the networks would have too few channels, or the shape is not possible.
         ModelError: if the resolution is not possible.
     """
-    for key, base in (("", config.channel_base), ("d_", config.d_channel_base)):
-        if base // resolution < LEAST_CHANNELS:
-            raise ConfigError(
-                f"network.{key}channel_base={base} leaves {base // resolution} channels at "
-                f"{resolution} px; use at least {LEAST_CHANNELS * resolution}."
-            )
-    discriminator = stylegan2.Discriminator(
-        c_dim=c_dim,
-        img_resolution=resolution,
-        img_channels=channels,
-        architecture=config.d_architecture,
-        channel_base=config.d_channel_base,
-        channel_max=config.d_channel_max,
-        num_fp16_res=config.num_fp16_res,
-        conv_clamp=config.conv_clamp,
-        square=square,
-        mapping_kwargs={"num_layers": config.d_mapping_layers},
-        epilogue_kwargs={
-            "mbstd_group_size": config.mbstd_group,
-            "mbstd_num_channels": config.mbstd_channels,
-        },
-    )
+    _check_channels("network.channel_base", config.channel_base, resolution)
+    discriminator = build_discriminator(config, resolution, channels, c_dim, square)
     common: dict[str, Any] = {
         "z_dim": config.z_dim,
         "c_dim": c_dim,
@@ -99,3 +79,34 @@ def build(
         use_radial_filters=rotation,
     )
     return generator, discriminator
+
+
+def build_discriminator(
+    config: NetworkConfig, resolution: int, channels: int, c_dim: int, square: bool = True
+) -> stylegan2.Discriminator:
+    """A discriminator alone; arguments and errors as of `build`."""
+    _check_channels("network.d_channel_base", config.d_channel_base, resolution)
+    return stylegan2.Discriminator(
+        c_dim=c_dim,
+        img_resolution=resolution,
+        img_channels=channels,
+        architecture=config.d_architecture,
+        channel_base=config.d_channel_base,
+        channel_max=config.d_channel_max,
+        num_fp16_res=config.num_fp16_res,
+        conv_clamp=config.conv_clamp,
+        square=square,
+        mapping_kwargs={"num_layers": config.d_mapping_layers},
+        epilogue_kwargs={
+            "mbstd_group_size": config.mbstd_group,
+            "mbstd_num_channels": config.mbstd_channels,
+        },
+    )
+
+
+def _check_channels(key: str, base: int, resolution: int) -> None:
+    if base // resolution < LEAST_CHANNELS:
+        raise ConfigError(
+            f"{key}={base} leaves {base // resolution} channels at {resolution} px; use at least "
+            f"{LEAST_CHANNELS * resolution}."
+        )

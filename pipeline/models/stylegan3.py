@@ -23,7 +23,6 @@ from pipeline.errors import ModelError
 from pipeline.models.features import FeatureFrame, layer_index
 from pipeline.models.filter_design import design_lowpass_filter
 from pipeline.models.layers import FullyConnectedLayer, MappingNetwork
-from torch_utils.distributed import batch_mean
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
 
@@ -231,7 +230,7 @@ class SynthesisLayer(nn.Module):
     ) -> torch.Tensor:
         """[N, in_channels, size, size], [N, w_dim] => [N, out_channels, out_size, out_size]."""
         if update_emas:
-            magnitude = batch_mean(x.detach().to(torch.float32).square().mean())
+            magnitude = x.detach().to(torch.float32).square().mean()
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         half = self.use_fp16 and x.device.type == "cuda" and not force_fp32
         x = modulated_conv2d(
@@ -459,6 +458,13 @@ class Generator(nn.Module):
         self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **mapping_kwargs)
+
+    def set_magnitude_ema_beta(self, beta: float) -> None:
+        """Decay an update of every layer's magnitude average; kept with the architecture."""
+        for module in self.modules():
+            if isinstance(module, SynthesisLayer):
+                module.magnitude_ema_beta = beta
+        self.init_kwargs["magnitude_ema_beta"] = beta
 
     def forward(
         self,

@@ -1,13 +1,17 @@
-"""Settings of the train stage. Plain values only; knows nothing of tensors or files."""
+"""Settings of the train and finetune stages. Plain values; knows nothing of tensors or files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pipeline.errors import ConfigError, check_choice, check_range
 from pipeline.models.config import NetworkConfig
 
 AUGMENT_MODES = ("none", "fixed", "ada")
+PUBLISHED = ("last", "best")
+# Fewer samples say nothing about a distribution.
+MIN_SCORE_SAMPLES = 8
 AUGMENT_PIPES = (
     "blit",
     "geom",
@@ -31,30 +35,36 @@ class AugmentConfig:
     mode: str = "ada"
     # Group of augmentations: bgc is blit + geom + color, and so on up to bgcfnc.
     pipe: str = "bgc"
-    # Strength at the start; with mode=fixed, throughout.
-    p: float = 0.0
+    # Strength at the start; with mode=fixed, throughout. null: 0, or as advised (see `advice`).
+    p: float | None = None
     # Mean sign of the discriminator's answer to real images that ada keeps to.
     target: float = 0.6
     # Iterations between adjustments of p.
     interval: int = 4
-    # Thousand images over which p can go from 0 to 1.
-    speed_kimg: float = 500.0
+    # Thousand images over which p can go from 0 to 1; null: 500, or as advised.
+    speed_kimg: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("augment.mode", self.mode, AUGMENT_MODES)
         check_choice("augment.pipe", self.pipe, AUGMENT_PIPES)
-        check_range("augment.p", self.p, 0, 1)
+        _check_optional("augment.p", self.p, 1)
         check_range("augment.target", self.target, -1, 1)
         check_range("augment.interval", self.interval, 1, 10_000)
-        check_range("augment.speed_kimg", self.speed_kimg, 0, 1e6, low_open=True)
+        _check_optional("augment.speed_kimg", self.speed_kimg, 1e6, low_open=True)
+        if self.mode == "fixed" and self.p is None:
+            raise ConfigError("augment.mode=fixed needs a strength; set augment.p, such as 0.2.")
 
 
 @dataclass
 class TrainConfig:
     """Adversarial training of a generator on a dataset.
 
-    `null` (None) means "as usual for this architecture"; pipeline/train/recipe.py holds the rules.
+    `null` (None) means "as usual for this architecture", or with `advice` "as suits a set of this
+    size"; pipeline/train/recipe.py and advice.py hold the rules.
     """
+
+    # The stage's name, for messages.
+    STAGE: ClassVar[str] = "train"
 
     # Name of the model that is made.
     name: str = "model"
@@ -62,6 +72,8 @@ class TrainConfig:
     dataset: str = "dataset/${character}"
     # Model whose networks are the start; null starts from random weights.
     resume_from: str | None = None
+    # Thousand images: take up the whole training state that `resume_from` kept there.
+    resume_at: float | None = None
     seed: int = 0
     # auto, cpu or cuda.
     device: str = "auto"
@@ -70,16 +82,24 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     # Length of the training in thousand images shown to the discriminator.
-    kimg: float = 1000.0
+    kimg: float | None = 1000.0
     # Images an iteration.
     batch: int = 32
     # Images that go through the networks at once (to fit into memory); null: the whole batch.
     microbatch: int | None = None
+    # Only so many of the training images, chosen by the seed; null: all.
+    max_images: int | None = None
+    # At least so many images are kept from training; the dataset's own held-out ones come first.
+    min_heldout: int = 0
     # Train on labels (characters) where the dataset has them.
     conditional: bool = False
     # Also use every image mirrored; off, for characters have one-sided features.
     xflip: bool = False
+    # Full precision in all layers, also on a GPU.
+    fp32: bool = False
 
+    # What is null follows from the number of training images (pipeline/train/advice.py).
+    advice: bool = False
     # Learning rates; null: G 0.002 (StyleGAN2) or 0.0025 (StyleGAN3), D 0.002.
     generator_lr: float | None = None
     discriminator_lr: float | None = None
@@ -103,15 +123,31 @@ class TrainConfig:
     # Thousand images over which the blur fades; null: batch * 200 / 32.
     blur_fade_kimg: float | None = None
     # Layers of D, from the image on, that keep their weights (FreezeD; for resume_from).
-    freeze_d: int = 0
+    freeze_d: int | None = 0
+    # G's mapping network keeps its weights (for resume_from).
+    freeze_mapping: bool | None = False
 
-    # Thousand images between lines of statistics, and between saved states with sample grids.
+    # Returns to an earlier state, with half the learning rates, when the training diverges.
+    rollbacks: int = 3
+    # A loss beyond this is a divergence.
+    divergence_limit: float = 1000.0
+
+    # Thousand images between lines of statistics, and between snapshots: saved states with sample
+    # grids and scores.
     log_kimg: float = 1.0
-    snapshot_kimg: float = 20.0
+    snapshot_kimg: float | None = 20.0
+    # Training states that are kept, the newest ones; null: all.
+    kept_states: int | None = 2
     # Columns and rows of the sample grids.
     sample_grid: list[int] = field(default_factory=lambda: [8, 4])
-    # Keep the last training state in the model, so that it can be trained on (three times the
-    # size of the networks); otherwise it goes when training is complete.
+    # Samples a snapshot is judged by; 0: none is judged.
+    score_samples: int = 64
+    # Which snapshot becomes the model: the last, or the one with the best score.
+    publish: str = "last"
+    # Share of samples that may be near-copies of training images before it counts against a score.
+    copies_allowed: float = 0.25
+    # Keep the last training states in the model, so that it can be trained on (three times the
+    # size of the networks each); otherwise they go when training is complete.
     keep_training_state: bool = False
     # Decoded images are kept in memory if they take less than this many gigabytes.
     cache_gb: float = 4.0
@@ -119,38 +155,104 @@ class TrainConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_choice("train.device", self.device, ("auto", "cpu", "cuda"))
-        check_range("train.kimg", self.kimg, 0, 1e6, low_open=True)
-        check_range("train.batch", self.batch, 1, 65536)
-        _check_optional("train.microbatch", self.microbatch, self.batch, low=1)
-        for name in ("generator_lr", "discriminator_lr"):
-            _check_optional(f"train.{name}", getattr(self, name), 1, low_open=True)
-        _check_optional("train.gamma", self.gamma, 1e6)
-        check_range("train.r1_interval", self.r1_interval, 1, 10_000)
-        _check_optional("train.path_length_weight", self.path_length_weight, 1e6)
-        check_range("train.path_length_interval", self.path_length_interval, 1, 10_000)
-        _check_optional("train.style_mixing", self.style_mixing, 1)
-        _check_optional("train.ema_kimg", self.ema_kimg, 1e6)
-        _check_optional("train.ema_rampup", self.ema_rampup, 1e6, low_open=True)
-        _check_optional("train.blur_sigma", self.blur_sigma, 1000)
-        _check_optional("train.blur_fade_kimg", self.blur_fade_kimg, 1e6, low_open=True)
-        check_range("train.freeze_d", self.freeze_d, 0, 1000)
-        check_range("train.log_kimg", self.log_kimg, 0, 1e6, low_open=True)
-        check_range("train.snapshot_kimg", self.snapshot_kimg, 0, 1e6, low_open=True)
-        check_range("train.cache_gb", self.cache_gb, 0, 1e6)
-        _check_optional("train.threads", self.threads, 4096, low=1)
+        self._check_numbers()
+        self._check_start()
+        check_choice(self._key("device"), self.device, ("auto", "cpu", "cuda"))
+        check_choice(self._key("publish"), self.publish, PUBLISHED)
         if len(self.sample_grid) != 2:
             raise ConfigError(
-                f"train.sample_grid={self.sample_grid} is not possible; give two numbers, "
+                f"{self._key('sample_grid')}={self.sample_grid} is not possible; give two numbers, "
                 "columns and rows, such as [8, 4]."
             )
         for count in self.sample_grid:
-            check_range("train.sample_grid", count, 1, 64)
-        if self.freeze_d and self.resume_from is None:
+            check_range(self._key("sample_grid"), count, 1, 64)
+        if self.publish == "best" and self.score_samples < MIN_SCORE_SAMPLES:
             raise ConfigError(
-                f"train.freeze_d={self.freeze_d} would freeze random weights; name the model to "
-                "start from with train.resume_from=model/NAME, or set train.freeze_d=0."
+                f"{self._key('publish')}=best needs scores; set {self._key('score_samples')}="
+                f"{MIN_SCORE_SAMPLES} or more."
             )
+
+    def _key(self, name: str) -> str:
+        """A setting as the command line spells it."""
+        return f"{self.STAGE}.{name}"
+
+    def _check_numbers(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "batch": (1, 65536),
+            "microbatch": (1, self.batch),
+            "max_images": (1, 10_000_000),
+            "min_heldout": (0, 100_000),
+            "gamma": (0, 1e6),
+            "r1_interval": (1, 10_000),
+            "path_length_weight": (0, 1e6),
+            "path_length_interval": (1, 10_000),
+            "style_mixing": (0, 1),
+            "ema_kimg": (0, 1e6),
+            "blur_sigma": (0, 1000),
+            "freeze_d": (0, 1000),
+            "resume_at": (0, 1e6),
+            "rollbacks": (0, 100),
+            "kept_states": (1, 1_000_000),
+            "score_samples": (0, 100_000),
+            "copies_allowed": (0, 1),
+            "cache_gb": (0, 1e6),
+            "threads": (1, 4096),
+        }
+        above_zero: dict[str, float] = {
+            "kimg": 1e6,
+            "generator_lr": 1,
+            "discriminator_lr": 1,
+            "ema_rampup": 1e6,
+            "blur_fade_kimg": 1e6,
+            "divergence_limit": 1e30,
+            "log_kimg": 1e6,
+            "snapshot_kimg": 1e6,
+        }
+        for name, (low, high) in limits.items():
+            _check_optional(self._key(name), getattr(self, name), high, low=low)
+        for name, high in above_zero.items():
+            _check_optional(self._key(name), getattr(self, name), high, low_open=True)
+
+    def _check_start(self) -> None:
+        """Settings that mean something only where training starts from another model."""
+        if self.resume_from is not None:
+            return
+        meaningless = {
+            "freeze_d": "would freeze random weights",
+            "freeze_mapping": "would freeze random weights",
+            "resume_at": "needs a model whose training states were kept",
+        }
+        for name, why in meaningless.items():
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{self._key(name)}={getattr(self, name)} {why}; name the model to start from "
+                    f"with {self._key('resume_from')}=model/NAME, or leave {name} out."
+                )
+
+
+@dataclass
+class FinetuneConfig(TrainConfig):
+    """The train stage with the defaults that suit a new character with few images."""
+
+    STAGE: ClassVar[str] = "finetune"
+
+    resume_from: str | None = "assets/start-64"
+    kimg: float | None = None
+    batch: int = 16
+    min_heldout: int = 4
+    advice: bool = True
+    freeze_d: int | None = None
+    freeze_mapping: bool | None = None
+    snapshot_kimg: float | None = None
+    publish: str = "best"
+
+    def __post_init__(self) -> None:
+        if self.resume_from is None:
+            raise ConfigError(
+                "finetune.resume_from=null leaves nothing to start from; name a model, such as "
+                "finetune.resume_from=model/NAME, or train from scratch with stage=train."
+            )
+        super().__post_init__()
 
 
 def _check_optional(

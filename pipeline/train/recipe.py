@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import ConfigError
+from pipeline.train.advice import NO_ADVICE, advise
 
 if TYPE_CHECKING:
     from pipeline.train.config import TrainConfig
@@ -43,6 +44,14 @@ class Recipe:
     blur_fade_images: float
     # Iterations between adjustments of the augmentation strength; None: it stays.
     augment_interval: int | None
+    # Strength of the augmentation at the start, and thousand images from 0 to 1.
+    augment_p: float = 0.0
+    augment_speed_kimg: float = 500.0
+    # Images between snapshots.
+    snapshot_images: int = 20_000
+    # Share of D's convolutions, from the image on, that is frozen where the settings say nothing.
+    freeze_d_share: float = 0.0
+    freeze_mapping: bool = False
     # A loss beyond this means that the training has diverged.
     explosion_limit: float = math.inf
 
@@ -81,37 +90,55 @@ def lazy_adam(learning_rate: float, interval: int | None) -> tuple[float, tuple[
     return learning_rate * ratio, (ADAM_BETAS[0] ** ratio, ADAM_BETAS[1] ** ratio)
 
 
-def make_recipe(config: TrainConfig, architecture: str, width: int, height: int) -> Recipe:
-    """Fill in what `config` leaves to the architecture (stylegan2, stylegan3-t, stylegan3-r)."""
+def make_recipe(
+    config: TrainConfig, architecture: str, width: int, height: int, images: int | None = None
+) -> Recipe:
+    """Fill in what `config` leaves open.
+
+    Args:
+        architecture: stylegan2, stylegan3-t or stylegan3-r.
+        width, height: of the images.
+        images: how many there are to train on; needed where `config.advice` asks for advice.
+    """
     alias_free = architecture.startswith("stylegan3")
     batch = config.batch
     microbatch = _or(config.microbatch, batch)
     if batch % microbatch:
         raise ConfigError(
-            f"train.microbatch={microbatch} must divide batch={batch}; the nearest that does is "
-            f"{max(n for n in range(1, microbatch + 1) if batch % n == 0)}."
+            f"{config.STAGE}.microbatch={microbatch} must divide batch={batch}; the nearest that "
+            f"does is {max(n for n in range(1, microbatch + 1) if batch % n == 0)}."
         )
-    gamma = _or(config.gamma, heuristic_gamma(width, height, batch))
+    advice = advise(images) if config.advice and images is not None else NO_ADVICE
+    gamma = _or(config.gamma, heuristic_gamma(width, height, batch) * advice.gamma_factor)
     path_length = _or(config.path_length_weight, 0.0 if alias_free else 2.0)
-    blurs = architecture == "stylegan3-r"
-    rampup = config.ema_rampup if config.resume_from is None else None
-    adapts = config.augment.mode == "ada"
+    blurs = architecture == "stylegan3-r" and config.resume_from is None
+    fresh = config.resume_from is None or config.resume_at is not None
+    kimg = _or(config.kimg, advice.kimg)
+    total = math.ceil(kimg * 1000 / batch) * batch
+    ema_kimg = min(batch * 10 / 32, kimg * advice.ema_share)
+    freeze_mapping = config.freeze_mapping
     return Recipe(
         batch=batch,
-        total_images=math.ceil(config.kimg * 1000 / batch) * batch,
+        total_images=total,
         microbatch=microbatch,
-        generator_lr=_or(config.generator_lr, 0.0025 if alias_free else 0.002),
-        discriminator_lr=_or(config.discriminator_lr, 0.002),
+        generator_lr=_or(config.generator_lr, (0.0025 if alias_free else 0.002) * advice.lr_factor),
+        discriminator_lr=_or(config.discriminator_lr, 0.002 * advice.lr_factor),
         r1_gamma=gamma,
         r1_interval=config.r1_interval if gamma > 0 else None,
         path_length_weight=path_length,
         path_length_interval=config.path_length_interval if path_length > 0 else None,
         style_mixing=_or(config.style_mixing, 0.0 if alias_free else 0.9),
-        ema_images=1000 * _or(config.ema_kimg, batch * 10 / 32),
-        ema_rampup=rampup,
+        ema_images=1000 * _or(config.ema_kimg, ema_kimg),
+        ema_rampup=config.ema_rampup if fresh else None,
         blur_sigma=_or(config.blur_sigma, 10.0 if blurs else 0.0),
         blur_fade_images=1000 * _or(config.blur_fade_kimg, batch * 200 / 32),
-        augment_interval=config.augment.interval if adapts else None,
+        augment_interval=config.augment.interval if config.augment.mode == "ada" else None,
+        augment_p=0.0 if config.augment.mode == "none" else _or(config.augment.p, advice.augment_p),
+        augment_speed_kimg=_or(config.augment.speed_kimg, advice.augment_speed_kimg),
+        snapshot_images=max(round(1000 * _or(config.snapshot_kimg, kimg / advice.snapshots)), 1),
+        freeze_d_share=advice.freeze_d_share,
+        freeze_mapping=advice.freeze_mapping if freeze_mapping is None else freeze_mapping,
+        explosion_limit=config.divergence_limit,
     )
 
 

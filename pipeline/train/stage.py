@@ -1,48 +1,71 @@
-"""The train stage: settings to objects, then the loop, then a model.
+"""The train and finetune stages: settings to objects, then the loop, then a model.
 
     dataset artifact -> images, networks, recipe -> loop.train -> model artifact
 
 While training, `training_state/` in the draft holds what a resume needs; with the model it goes,
-unless settings keep it.
+unless settings keep it. `recipe.json` says what the settings were resolved to. A file called `stop`
+beside them ends the training as Ctrl-C does.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from pipeline.console import catch_stop, progress, say
 from pipeline.data.crop_rule import read_crop_rule
 from pipeline.data.dataset import Dataset
-from pipeline.errors import ConfigError, DataError
-from pipeline.models import checkpoint, stylegan2, stylegan3
-from pipeline.models.build import Generator, architecture_of, build
+from pipeline.errors import Interrupted, TrainingError
+from pipeline.models import checkpoint
 from pipeline.train import loop
-from pipeline.train.augment import AdaController, AugmentPipe
+from pipeline.train.choice import choose
 from pipeline.train.config import TrainConfig
+from pipeline.train.divergence import (
+    RATE_FACTOR,
+    Diverged,
+    Rollback,
+    rate_after,
+    read_rollbacks,
+    state_to_take,
+    write_rollbacks,
+)
 from pipeline.train.images import TrainingImages
 from pipeline.train.logbook import STATISTICS, Logbook, tile
-from pipeline.train.loss import Objective
 from pipeline.train.prefetch import Prefetched
-from pipeline.train.recipe import Recipe, magnitude_ema_beta, make_recipe
-from pipeline.train.state import TrainingState, new_state, restore_latest, saved_states
-from torch_utils import rng
+from pipeline.train.publication import read_record
+from pipeline.train.recipe import Recipe, make_recipe
+from pipeline.train.snapshots import FixedLatents, Judge
+from pipeline.train.start import TRAINING_STATE, Start, architecture, prepare
+from pipeline.train.state import TrainingState, restore_latest, saved_states
 from torch_utils.device import choose_device, describe
 
-TRAINING_STATE = "training_state"
 REALS = "reals.png"
-# Samples are made so many at a time, whatever the batch.
-SAMPLE_BATCH = 16
+RECIPE = "recipe.json"
+STOP = "stop"
+# kept_states=null.
+ALL_STATES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run of the stage works on. heldout: how many images the snapshots are judged by."""
+
+    config: TrainConfig
+    recipe: Recipe
+    images: TrainingImages
+    heldout: int
+    base: Path | None
+    out: Path
+    device: torch.device
+    judge: Judge
 
 
 def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
@@ -51,126 +74,45 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
     Goes on from the newest state in `out`, if an earlier run was cut off. Returns metrics.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if _was_finished(out):
+        return _metrics(out)
+    job = _prepare_job(config, inputs, out)
+    (out / STOP).unlink(missing_ok=True)
+    with threads(config.threads):
+        state = _train_through(job)
+        # With the model complete, its states go: what else belongs to it is there by then.
+        if rule := read_crop_rule(inputs["dataset"]):
+            rule.write(out)
+        job.judge.publish(state.networks, state.images_seen)
+    if not config.keep_training_state:
+        shutil.rmtree(out / TRAINING_STATE)
+    return _metrics(out)
+
+
+def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> Job:
     device = choose_device(config.device)
     dataset = Dataset(inputs["dataset"])
+    chosen = choose(
+        dataset.train_indices,
+        dataset.heldout_indices,
+        seed=config.seed,
+        min_heldout=config.min_heldout,
+        max_images=config.max_images,
+    )
     images = TrainingImages(
         dataset.images,
-        dataset.train_indices,
+        chosen.train,
         seed=config.seed,
         xflip=config.xflip,
         conditional=config.conditional,
         cache_bytes=round(config.cache_gb * 2**30),
     )
     base = inputs.get("resume_from")
-    architecture = _architecture(config, base)
-    recipe = make_recipe(config, architecture, images.width, images.height)
-    if _was_finished(out):
-        return _metrics(recipe, images, **_last_numbers(out))
-    with threads(config.threads):
-        state = prepare_state(config, recipe, images, base, device)
-        resumed = restore_latest(state, out / TRAINING_STATE)
-        _announce(config, architecture, recipe, images, state, resumed is not None)
-        _train(config, recipe, images, state, out)
-    # With the model complete, its states go: what else belongs to it is there by then.
-    if rule := read_crop_rule(inputs["dataset"]):
-        rule.write(out)
-    return _finish(config, recipe, images, state, out)
-
-
-def _architecture(config: TrainConfig, base: Path | None) -> str:
-    """The architecture that is trained: that of the model `base`, whatever the settings say."""
-    described = {} if base is None else checkpoint.read_architecture(base)
-    return architecture_of(described["G"]) if "G" in described else config.network.architecture
-
-
-def prepare_state(
-    config: TrainConfig,
-    recipe: Recipe,
-    images: TrainingImages,
-    base: Path | None,
-    device: torch.device,
-) -> TrainingState:
-    """Networks with random weights, or those of the model `base`, and what trains them."""
-    rng.seed_global(config.seed, 0, 0, "weights")
-    if base is None:
-        generator, discriminator = build(
-            config.network,
-            images.height,
-            images.channels,
-            images.label_dim,
-            square=images.height != 2 * images.width,
-        )
-        averaged = None
-    else:
-        networks = checkpoint.load(base, ("G", "D", "G_ema"), device)
-        generator = cast(Generator, networks["G"])
-        discriminator = cast(stylegan2.Discriminator, networks["D"])
-        averaged = networks["G_ema"]
-    generator, discriminator = generator.to(device).train(), discriminator.to(device).train()
-    _check_size(generator, images)
-    _check_groups(discriminator, recipe)
-    for module in generator.modules():
-        if isinstance(module, stylegan3.SynthesisLayer):
-            module.magnitude_ema_beta = magnitude_ema_beta(recipe.batch)
-
-    controller = AdaController(
-        p=0.0 if config.augment.mode == "none" else config.augment.p,
-        target=config.augment.target,
-        speed_kimg=config.augment.speed_kimg,
+    recipe = make_recipe(
+        config, architecture(config, base), images.width, images.height, len(images)
     )
-    pipe = AugmentPipe.from_group(config.augment.pipe).to(device)
-    objective = Objective(
-        generator,
-        discriminator,
-        augment=lambda seen: pipe(seen, controller.p),
-        r1_gamma=recipe.r1_gamma,
-        path_length_weight=recipe.path_length_weight,
-    )
-    frozen = frozen_parameters(discriminator, config.freeze_d)
-    return new_state(objective, recipe, averaged=averaged, controller=controller, frozen=frozen)
-
-
-def frozen_parameters(discriminator: nn.Module, layers: int) -> list[str]:
-    """Names of the parameters of the first `layers` convolutions after the image (FreezeD)."""
-    convolutions = [
-        (name, module)
-        for name, module in discriminator.named_modules()
-        if isinstance(module, stylegan2.Conv2dLayer)
-    ]
-    if layers > len(convolutions):
-        raise ConfigError(
-            f"train.freeze_d={layers} is out of range: this discriminator has "
-            f"{len(convolutions)} convolutions; use at most that."
-        )
-    return [
-        f"{name}.{parameter}"
-        for name, module in convolutions[:layers]
-        for parameter, _ in module.named_parameters()
-    ]
-
-
-@dataclass(frozen=True)
-class SampleGrid:
-    """The same latents and labels at every snapshot, so that one sees them change."""
-
-    z: Tensor
-    c: Tensor
-    columns: int
-
-    @classmethod
-    def draw(cls, config: TrainConfig, images: TrainingImages, z_dim: int) -> SampleGrid:
-        """Latents from the seed; labels with the set's frequencies."""
-        columns, rows = config.sample_grid
-        draws = rng.generator(config.seed, 0, 0, "samples")
-        z = torch.randn(columns * rows, z_dim, generator=draws)
-        return cls(z, images.draw_labels(len(z), draws), columns)
-
-    @torch.no_grad()
-    def render(self, generator: nn.Module, device: torch.device) -> Tensor:
-        """N×C×H×W images in [-1, 1] on the CPU."""
-        parts = zip(self.z.split(SAMPLE_BATCH), self.c.split(SAMPLE_BATCH), strict=True)
-        made = [generator(z.to(device), c.to(device), noise_mode="const").cpu() for z, c in parts]
-        return torch.cat(made)
+    judge = Judge(config, images, dataset.images, chosen, out, device)
+    return Job(config, recipe, images, len(chosen.heldout), base, out, device, judge)
 
 
 @contextmanager
@@ -184,26 +126,78 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(
-    config: TrainConfig, recipe: Recipe, images: TrainingImages, state: TrainingState, out: Path
-) -> None:
-    grid = SampleGrid.draw(config, images, state.objective.generator.z_dim)
+def _train_through(job: Job) -> TrainingState:
+    """Train to the end, from the last good state with lower rates each time it diverges."""
+    announced = False
+    while True:
+        rollbacks = read_rollbacks(job.out)
+        rate = rate_after(rollbacks)
+        recipe = replace(
+            job.recipe,
+            generator_lr=job.recipe.generator_lr * rate,
+            discriminator_lr=job.recipe.discriminator_lr * rate,
+        )
+        start = prepare(job.config, recipe, job.images, job.base, job.device)
+        resumed = restore_latest(start.state, job.out / TRAINING_STATE) is not None
+        if not announced:
+            _write_recipe(job, start)
+            _announce(job, start, resumed)
+            announced = True
+        try:
+            _train(replace(job, recipe=recipe), start.state)
+        except Diverged as error:
+            _roll_back(job, rollbacks, error)
+        else:
+            return start.state
+
+
+def _roll_back(job: Job, rollbacks: list[Rollback], error: Diverged) -> None:
+    """Leave the state to be taken up as the newest one; TrainingError when it was tried enough."""
+    stage = job.config.STAGE
+    saved = {int(path.stem): path for path in saved_states(job.out / TRAINING_STATE)}
+    back_to = state_to_take(list(saved), rollbacks)
+    if len(rollbacks) >= job.config.rollbacks or back_to is None:
+        tried = f", {len(rollbacks)} times in spite of lower rates" if rollbacks else ""
+        raise TrainingError(
+            f"{stage}: diverged{tried}: {error.reason} before {error.images_seen / 1000:g} kimg. "
+            f"Train with lower rates ({stage}.generator_lr, {stage}.discriminator_lr), a larger "
+            f"{stage}.gamma or more {stage}.rollbacks; the last good state is kept in "
+            f"{job.out / TRAINING_STATE}."
+        ) from error
+    for seen, path in saved.items():
+        if seen > back_to:
+            path.unlink()
+    rate = rate_after(rollbacks) * RATE_FACTOR
+    write_rollbacks(job.out, [*rollbacks, Rollback(error.images_seen, back_to, rate, error.reason)])
+    say(
+        f"{stage}: diverged ({error.reason} before {error.images_seen / 1000:g} kimg); going back "
+        f"to {back_to / 1000:g} kimg with {rate:g} of the learning rates "
+        f"({len(rollbacks) + 1} of {job.config.rollbacks} times)."
+    )
+
+
+def _train(job: Job, state: TrainingState) -> None:
+    config, recipe, out = job.config, job.recipe, job.out
+    columns, rows = config.sample_grid
+    z_dim = state.objective.generator.z_dim
+    grid = FixedLatents.draw(columns * rows, job.images, z_dim, config.seed, "samples")
     logbook = Logbook(out, state.images_seen)
+    job.judge.begin(state.images_seen)
     if not (out / REALS).exists():
-        reals = images.first(len(grid.z)).numpy().transpose(0, 2, 3, 1)
-        Image.fromarray(tile(reals, grid.columns).squeeze()).save(out / REALS)
+        reals = job.images.first(len(grid.z)).numpy().transpose(0, 2, 3, 1)
+        Image.fromarray(tile(reals, columns).squeeze()).save(out / REALS)
 
     def on_snapshot(images_seen: int) -> dict[str, float]:
-        pictures = grid.render(state.averaged, state.objective.device)
-        logbook.write_samples(images_seen, pictures, grid.columns)
-        return {}
+        pictures = grid.render(state.averaged, job.device)
+        logbook.write_samples(images_seen, pictures, columns)
+        return job.judge.measure(state.networks, images_seen)
 
     left = (recipe.total_images - state.images_seen) / 1000
     try:
         with (
-            catch_stop() as stop,
-            Prefetched(images, recipe.batch, state.objective.device) as batches,
-            progress("train", left, "kimg") as bar,
+            catch_stop() as asked_to_stop,
+            Prefetched(job.images, recipe.batch, job.device) as batches,
+            progress(config.STAGE, left, "kimg") as bar,
         ):
             loop.train(
                 state,
@@ -212,101 +206,94 @@ def _train(
                 seed=config.seed,
                 cadence=loop.Cadence(
                     log_images=max(round(config.log_kimg * 1000), 1),
-                    snapshot_images=max(round(config.snapshot_kimg * 1000), 1),
+                    snapshot_images=recipe.snapshot_images,
+                    kept_states=ALL_STATES if config.kept_states is None else config.kept_states,
                 ),
                 logbook=logbook,
                 states=out / TRAINING_STATE,
                 on_snapshot=on_snapshot,
                 bar=bar,
-                stop=stop,
+                stop=lambda: asked_to_stop() or (out / STOP).exists(),
             )
+    except Interrupted:
+        (out / STOP).unlink(missing_ok=True)
+        raise
     finally:
         logbook.close()
 
 
-def _finish(
-    config: TrainConfig, recipe: Recipe, images: TrainingImages, state: TrainingState, out: Path
-) -> dict[str, float | int | str]:
-    """Write the model and return its metrics."""
-    checkpoint.save(out, state.networks)
-    if not config.keep_training_state:
-        shutil.rmtree(out / TRAINING_STATE)
-    return _metrics(recipe, images, state.controller.p, state.seconds)
-
-
 def _was_finished(out: Path) -> bool:
     """Whether an earlier run was cut off when all was written and its states were just removed."""
-    return (out / checkpoint.ARCHITECTURE_FILE).is_file() and not saved_states(out / TRAINING_STATE)
+    complete = (out / checkpoint.ARCHITECTURE_FILE).is_file() and (out / RECIPE).is_file()
+    return complete and not saved_states(out / TRAINING_STATE)
 
 
-def _last_numbers(out: Path) -> dict[str, float]:
-    """What `_metrics` needs of a finished training, from the last line of its statistics."""
-    last = json.loads((out / STATISTICS).read_text(encoding="utf-8").splitlines()[-1])
-    return {name: float(last[name]) for name in ("augment_p", "seconds")}
-
-
-def _metrics(
-    recipe: Recipe, images: TrainingImages, augment_p: float, seconds: float
-) -> dict[str, float | int | str]:
-    return {
-        "images_seen": recipe.total_images,
-        "training_images": len(images),
-        "resolution": images.height,
-        "gamma": recipe.r1_gamma,
-        "augment_p": augment_p,
-        "seconds_per_kimg": seconds / (recipe.total_images / 1000),
+def _write_recipe(job: Job, start: Start) -> None:
+    """What the settings came to, beside the model."""
+    content = asdict(job.recipe) | {
+        "training_images": len(job.images),
+        "heldout_images": job.heldout,
+        "resolution": job.images.height,
+        "freeze_d": start.freeze_d,
+        "new_discriminator": start.new_discriminator,
+        "frozen": list(start.frozen),
     }
+    aside = job.out / f".{RECIPE}.part"
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    aside.replace(job.out / RECIPE)
 
 
-def _announce(
-    config: TrainConfig,
-    architecture: str,
-    recipe: Recipe,
-    images: TrainingImages,
-    state: TrainingState,
-    resumed: bool,
-) -> None:
+def _metrics(out: Path) -> dict[str, float | int | str]:
+    """What the manifest says of a finished training, read from its files."""
+    recipe: dict[str, Any] = json.loads((out / RECIPE).read_text(encoding="utf-8"))
+    last = json.loads((out / STATISTICS).read_text(encoding="utf-8").splitlines()[-1])
+    total = int(recipe["total_images"])
+    metrics: dict[str, float | int | str] = {
+        "images_seen": total,
+        **{name: int(recipe[name]) for name in ("training_images", "heldout_images")},
+        "resolution": int(recipe["resolution"]),
+        "gamma": float(recipe["r1_gamma"]),
+        "generator_lr": float(recipe["generator_lr"]),
+        "discriminator_lr": float(recipe["discriminator_lr"]),
+        "freeze_d": int(recipe["freeze_d"]),
+        "freeze_mapping": int(recipe["freeze_mapping"]),
+        "augment_p_start": float(recipe["augment_p"]),
+        "augment_p": float(last["augment_p"]),
+        "seconds_per_kimg": float(last["seconds"]) / (total / 1000),
+        "rollbacks": len(read_rollbacks(out)),
+    }
+    record = read_record(out)
+    metrics["published_kimg"] = (total if record.published is None else record.published) / 1000
+    if record.of_the_model is not None:
+        metrics |= {
+            "heldout_score": record.of_the_model.score,
+            "copied": record.of_the_model.copied,
+        }
+    return metrics
+
+
+def _announce(job: Job, start: Start, resumed: bool) -> None:
+    config, recipe, images, state = job.config, job.recipe, job.images, start.state
     size = f"{images.width}x{images.height}"
     begin = f"going on from {state.images_seen / 1000:g} kimg" if resumed else "starting"
     say(
-        f"train: {architecture} at {size} on {len(images)} images, "
+        f"{config.STAGE}: {architecture(config, job.base)} at {size} on {len(images)} images, "
         f"{recipe.total_images / 1000:g} kimg in batches of {recipe.batch}, "
         f"gamma {recipe.r1_gamma:.3g}, augmentation {config.augment.mode}; {begin} on "
-        f"{describe(state.objective.device)}."
+        f"{describe(job.device)}."
     )
+    if config.advice:
+        kept = f"{start.freeze_d} layers of D" + (
+            " and the mapping" if recipe.freeze_mapping else ""
+        )
+        say(
+            f"{config.STAGE}: for so many images: rates {recipe.generator_lr:g} and "
+            f"{recipe.discriminator_lr:g}, augmentation from {recipe.augment_p:g}, {kept} frozen, "
+            f"{job.heldout} images held out to judge by."
+        )
+    say(f"{config.STAGE}: Ctrl-C, or a file {job.out / STOP}, ends it cleanly.")
     if not images.fit_memory:
         say(
-            f"train: the images are more than train.cache_gb={config.cache_gb:g} holds, so each is "
-            "decoded anew whenever it is used, which is slower."
-        )
-
-
-def _check_groups(discriminator: nn.Module, recipe: Recipe) -> None:
-    """ConfigError unless the discriminator's minibatch statistics divide what it sees at once."""
-    for module in discriminator.modules():
-        if isinstance(module, stylegan2.MinibatchStdLayer):
-            group = min(module.group_size or recipe.microbatch, recipe.microbatch)
-            if recipe.microbatch % group:
-                more = math.ceil(recipe.microbatch / group) * group
-                raise ConfigError(
-                    f"{recipe.microbatch} images at once (train.microbatch, else train.batch) do "
-                    f"not split into the discriminator's groups of {group} (network.mbstd_group); "
-                    f"use a multiple of {group} such as {more}."
-                )
-
-
-def _check_size(generator: Generator, images: TrainingImages) -> None:
-    size = (images.height, images.width, images.channels, images.label_dim)
-    synthesis = generator.synthesis
-    if isinstance(synthesis, stylegan2.SynthesisNetwork):
-        height, width = synthesis.img_size
-    else:
-        height, width = synthesis.img_resolution, synthesis.img_resolution
-    wanted = (height, width, generator.img_channels, generator.c_dim)
-    if size != wanted:
-        raise DataError(
-            f"The dataset's images are {images.width}x{images.height} with {images.channels} "
-            f"channels and {images.label_dim} label values, but the network makes "
-            f"{width}x{height} with {wanted[2]} and {wanted[3]}; preprocess the drawings "
-            f"to {width}x{height}, or choose another model to start from."
+            f"{config.STAGE}: the images are more than {config.STAGE}.cache_gb={config.cache_gb:g} "
+            "holds, so each is decoded anew whenever it is used, which is slower."
         )
