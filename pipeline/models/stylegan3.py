@@ -23,6 +23,7 @@ from pipeline.errors import ModelError
 from pipeline.models.features import FeatureFrame, layer_index
 from pipeline.models.filter_design import design_lowpass_filter
 from pipeline.models.layers import FullyConnectedLayer, MappingNetwork
+from torch_utils.distributed import batch_mean
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
 
@@ -230,7 +231,7 @@ class SynthesisLayer(nn.Module):
     ) -> torch.Tensor:
         """[N, in_channels, size, size], [N, w_dim] => [N, out_channels, out_size, out_size]."""
         if update_emas:
-            magnitude = x.detach().to(torch.float32).square().mean()
+            magnitude = batch_mean(x.detach().to(torch.float32).square().mean())
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         half = self.use_fp16 and x.device.type == "cuda" and not force_fp32
         x = modulated_conv2d(

@@ -3,7 +3,7 @@
 A state file is one safetensors file: networks, optimisers, running means; numbers are in its
 header. It appears under its name only when it is complete and on the disk. Random generators are
 absent: what is drawn follows from the seed and `images_seen` (torch_utils/rng.py), and so does the
-order of the images.
+order of the images. Nor does it say how many processes trained: any number may go on from it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipeline.train.augment import AdaController
 from pipeline.train.loss import Objective
 from pipeline.train.recipe import ADAM_EPSILON, Recipe, lazy_adam
 from pipeline.train.statistics import Statistics
+from torch_utils.distributed import ALONE, World
 
 NetworkName = Literal["G", "D"]
 
@@ -128,23 +129,24 @@ def state_file(folder: Path, images_seen: int) -> Path:
     return folder / f"{images_seen:09d}.safetensors"
 
 
-def save_state(state: TrainingState, folder: Path, kept: int = KEPT_STATES) -> Path:
+def save_state(
+    state: TrainingState, folder: Path, kept: int = KEPT_STATES, world: World = ALONE
+) -> None:
     """Write the state (aside, fsync, rename) and drop all but the newest `kept`.
 
-    OSError if the disk refuses; the earlier states are then untouched.
+    All processes call it, and the first one writes what all counted together. OSError if the disk
+    refuses; the earlier states are then untouched.
     """
+    # In every process, because all must take part in the counting.
+    found = _tensors(state, world)
+    if not world.is_first:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     path = state_file(folder, state.images_seen)
-    numbers = {
-        "format": FORMAT,
-        "images_seen": state.images_seen,
-        "seconds": state.seconds,
-        "augment_p": state.controller.p,
-    }
     unfinished = path.with_name(path.name + UNFINISHED)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(state).items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in found.items()}
     try:
-        save_file(tensors, unfinished, metadata={"state": json.dumps(numbers)})
+        save_file(tensors, unfinished, metadata={"state": json.dumps(_numbers(state))})
         _flush(unfinished)
         unfinished.replace(path)
         _flush(folder)
@@ -154,7 +156,6 @@ def save_state(state: TrainingState, folder: Path, kept: int = KEPT_STATES) -> P
         unfinished.unlink(missing_ok=True)
     for old in saved_states(folder)[kept:]:
         old.unlink()
-    return path
 
 
 def saved_states(folder: Path) -> list[Path]:
@@ -162,8 +163,18 @@ def saved_states(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"), reverse=True)
 
 
-def restore_latest(state: TrainingState, folder: Path) -> Path | None:
-    """Load the newest readable state into `state`; None if there is none."""
+def restore_latest(state: TrainingState, folder: Path, world: World = ALONE) -> Path | None:
+    """Load the newest readable state into `state`; None if there is none.
+
+    The first process reads; afterwards all have its state, also where nothing was restored.
+    """
+    restored = _restore_latest(state, folder) if world.is_first else None
+    if world.size > 1:
+        _take_over(state, world)
+    return world.broadcast(restored)
+
+
+def _restore_latest(state: TrainingState, folder: Path) -> Path | None:
     for path in saved_states(folder):
         try:
             load_state(state, path)
@@ -172,6 +183,19 @@ def restore_latest(state: TrainingState, folder: Path) -> Path | None:
             continue
         return path
     return None
+
+
+def _take_over(state: TrainingState, world: World) -> None:
+    """Give the first process's state to all others."""
+    numbers = world.broadcast(_numbers(state))
+    tensors = world.broadcast_tensors(_tensors(state, ALONE))
+    if world.is_first:
+        return
+    for name in tensors:
+        # What was counted so far was counted by all together; it must not be added once more.
+        if name.startswith(("recent_signs/", "statistics/")):
+            tensors[name] = torch.zeros_like(tensors[name])
+    _set(state, numbers, tensors)
 
 
 def load_state(state: TrainingState, path: Path) -> None:
@@ -189,7 +213,11 @@ def load_state(state: TrainingState, path: Path) -> None:
         # Copies, because the file may be mapped into memory, and is deleted in time.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     _check_networks(state, tensors, path)
+    _set(state, numbers, tensors)
 
+
+def _set(state: TrainingState, numbers: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
+    """Make the state what `_numbers` and `_tensors` said of another one."""
     for network, module in state.networks.items():
         module.load_state_dict(_under(tensors, network))
     for network_name, optimizer in state.optimizers.items():
@@ -212,8 +240,18 @@ def load_state(state: TrainingState, path: Path) -> None:
     state.seconds = float(numbers["seconds"])
 
 
-def _tensors(state: TrainingState) -> dict[str, Tensor]:
-    """Every tensor of the state by its name in the file."""
+def _numbers(state: TrainingState) -> dict[str, float]:
+    """Every number of the state by its name in the file."""
+    return {
+        "format": FORMAT,
+        "images_seen": state.images_seen,
+        "seconds": state.seconds,
+        "augment_p": state.controller.p,
+    }
+
+
+def _tensors(state: TrainingState, world: World) -> dict[str, Tensor]:
+    """Every tensor of the state by its name in the file; of what was counted, all of `world`."""
     found = {"path_length_mean": state.objective.path_length_mean}
     for network, module in state.networks.items():
         found |= {f"{network}/{name}": value for name, value in module.state_dict().items()}
@@ -221,8 +259,10 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
         for name, parameter in state.trainable[network_name].items():
             for key, value in optimizer.state.get(parameter, {}).items():
                 found[f"optimizer_{network_name}/{name}/{key}"] = value
-    found |= {f"recent_signs/{name}": value for name, value in state.recent_signs.tensors().items()}
-    found |= {f"statistics/{name}": value for name, value in state.statistics.tensors().items()}
+    counted = {"recent_signs": state.recent_signs, "statistics": state.statistics}
+    for name, statistics in counted.items():
+        together = statistics.total(world).tensors()
+        found |= {f"{name}/{key}": value for key, value in together.items()}
     return found
 
 
