@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from pipeline.data.align import CropTransform, crop
 from pipeline.edit import drag, recipe, state_file
 from pipeline.edit.config import DragConfig, EditConfig
 from pipeline.edit.recipe import Move, Recipe
-from pipeline.edit.stage import run
+from pipeline.edit.stage import check, run
 from pipeline.errors import AnimedragError, ArtifactError, ConfigError, DataError, Interrupted
 from pipeline.invert import inversion, pti
 from pipeline.models import checkpoint, stylegan2, stylegan3
@@ -120,8 +123,9 @@ def test_an_edit_has_all_its_parts(inputs: dict[str, Path], tmp_path: Path) -> N
     assert excess[-1] == min(excess)
     ended = [handle["ended"] for handle in description["handles"]]
     assert ended == [handle["position"] for handle in trace[-1]["handles"]]
-    assert description["handles"][0]["picture_check"]["error_px"] >= 0
-    assert metrics["handle_error_px"] >= 0
+    errors = [handle["picture_check"]["error_px"] for handle in description["handles"]]
+    assert metrics["handle_error_px"] == pytest.approx(sum(errors) / 2)
+    assert metrics["worst_handle_error_px"] == pytest.approx(max(errors))
     assert description["stopped"]["status"] == metrics["stopped"]
     assert description["stopped"]["reason"]
 
@@ -220,6 +224,8 @@ def test_a_class_of_a_model_without_classes_is_refused(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"edit\.label=2 .* no classes"):
+        check(config(seed_face=3, label=2), {"model": inputs["model"]})
+    with pytest.raises(ConfigError, match=r"edit\.label=2 .* no classes"):
         run(config(seed_face=3, label=2), {"model": inputs["model"]}, tmp_path)
 
 
@@ -272,6 +278,8 @@ def test_impossible_drag_settings_are_refused(values: dict[str, Any], says: str)
         ({"points": "900,1>2,2", "points_frame": "picture"}, DataError, "picture"),
         ({"points": "2,2>5,5", "points_frame": "picture"}, DataError, "face"),
         ({"layer": "b3"}, AnimedragError, "layer"),
+        ({"points": "20,20>20,20"}, DataError, "nothing to drag"),
+        ({"points": "20,20>20,20.4;5,5>5,5"}, DataError, "nothing to drag"),
     ],
 )
 def test_impossible_points_are_refused(
@@ -281,9 +289,15 @@ def test_impossible_points_are_refused(
     error: type[AnimedragError],
     says: str,
 ) -> None:
-    with pytest.raises(error, match=says) as caught:
-        run(config(**values), sg2_inputs, tmp_path)
-    assert "\n" not in str(caught.value)
+    ways: list[Callable[[EditConfig, dict[str, Path]], object]] = [
+        check,
+        partial(run, out=tmp_path),
+    ]
+    for refuse in ways:
+        with pytest.raises(error, match=says) as caught:
+            refuse(config(**values), sg2_inputs)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_model_than_the_inversions_is_refused(
@@ -296,6 +310,8 @@ def test_another_model_than_the_inversions_is_refused(
     )  # fmt: skip
     (tmp_path / "other").mkdir()
     checkpoint.save(tmp_path / "other", {"G_ema": other})
+    with pytest.raises(ArtifactError, match="another model"):
+        check(config(), {**sg2_inputs, "model": tmp_path / "other"})
     with pytest.raises(ArtifactError, match="another model"):
         run(config(), {**sg2_inputs, "model": tmp_path / "other"}, tmp_path)
 
@@ -342,7 +358,9 @@ def describe(value: Any) -> Any:
 def slow_config() -> EditConfig:
     """A drag that never arrives, so that there is time to stop it."""
     settings = DragConfig(max_steps=60, patience=1000, learning_rate=1e-5)
-    return EditConfig(inversion="i", model="m", points="20,20>44,44", device="cpu", drag=settings)
+    return EditConfig(
+        inversion="i", model="m", points="20,20>44,44", device="cpu", save_every=4, drag=settings
+    )
 
 
 SCRIPT = """
@@ -362,7 +380,11 @@ except Interrupted as error:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_drag_goes_on_to_the_same_result(
-    sg2_inputs: dict[str, Path], tmp_path: Path, root: Path, how: signal.Signals
+    sg2_inputs: dict[str, Path],
+    tmp_path: Path,
+    root: Path,
+    how: signal.Signals,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, straight = tmp_path / "out", tmp_path / "straight"
     out.mkdir()
@@ -376,7 +398,7 @@ def test_a_stopped_drag_goes_on_to_the_same_result(
         text=True,
     )
     deadline = time.monotonic() + 300
-    while not (out / "frames" / "0005.png").exists() and time.monotonic() < deadline:
+    while not (out / "frames" / "0007.png").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(how)
     said, _ = process.communicate(timeout=300)
@@ -387,7 +409,11 @@ def test_a_stopped_drag_goes_on_to_the_same_result(
         assert (out / "result.png").exists()
         assert 5 <= len(records(out)) < 60
 
+    capsys.readouterr()
     run(slow_config(), sg2_inputs, out)
+    went_on = re.search(r"going on after step (\d+)", capsys.readouterr().out)
+    assert went_on is not None
+    assert int(went_on.group(1)) >= 4
     run(slow_config(), sg2_inputs, straight)
 
     assert (out / "result.png").read_bytes() == (straight / "result.png").read_bytes()
@@ -395,5 +421,9 @@ def test_a_stopped_drag_goes_on_to_the_same_result(
     for record in (*one, *two):
         record.pop("seconds")
     assert one == two
-    names = [sorted(path.name for path in (each / "frames").iterdir()) for each in (out, straight)]
-    assert names[0] == names[1]
+    frames = [
+        {path.name: path.read_bytes() for path in (each / "frames").iterdir()}
+        for each in (out, straight)
+    ]
+    assert frames[0] == frames[1]
+    assert (out / "frames.gif").read_bytes() == (straight / "frames.gif").read_bytes()

@@ -72,6 +72,8 @@ class EditConfig:
     move_whole_face: bool = False
     # What the full picture is made of: the drawing's own pixels, moved, or the model's face.
     paste: str = "drawing"
+    # Every how many steps the drag is saved, to go on from if the process is killed.
+    save_every: int = 10
     # Every how many steps a picture is made, and how fast they are shown.
     frame_every: int = 2
     frames_per_second: int = 20
@@ -111,6 +113,7 @@ class EditConfig:
         if self.label is not None:
             check_range("label", self.label, 0)
         check_range("rows", self.rows, 1, 64)
+        check_range("save_every", self.save_every, 1, 10_000)
         check_range("frame_every", self.frame_every, 1, 10_000)
         check_range("frames_per_second", self.frames_per_second, 1, 50)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))

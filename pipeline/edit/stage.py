@@ -10,12 +10,15 @@
     trace.jsonl           one line a step
     edit.json             where every handle ended, why it stopped, by what it was made
 
-Interrupted, it goes on from the step where it stopped.
+Stopped by a signal, it goes on from the step where it stopped; killed, from the last step that was
+saved (every `save_every`). Either way the pictures come out as they would have without.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -50,8 +53,8 @@ from pipeline.edit.handle_check import Check, check_handle
 from pipeline.edit.pictures import Marker
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
-from pipeline.errors import ConfigError, Interrupted
-from pipeline.invert.inversion import Inversion
+from pipeline.errors import ConfigError, DataError, Interrupted
+from pipeline.invert.inversion import Inversion, read_info, read_png, transform_of
 from pipeline.invert.pti import picture_of
 from pipeline.models import checkpoint
 from torch_utils.device import choose_device, describe
@@ -84,6 +87,22 @@ class Task:
     layer: str
     rows: tuple[int, int]
     out: Path
+    save_every: int
+
+
+def check(config: EditConfig, inputs: Mapping[str, Path]) -> None:
+    """Refuse what can be told without weights: points, recipe, layer, a model that does not fit."""
+    choose_device(config.device)
+    generator: Any = checkpoint.blank(inputs["model"], "G_ema")
+    source = transform = None
+    if config.seed_face is not None:
+        _label(config, generator)
+    else:
+        info = read_info(inputs["inversion"], inputs["model"])
+        source = read_png(inputs["inversion"] / "source.png")
+        transform = transform_of(info, inputs["inversion"])
+    subject = Subject(generator, torch.zeros(0), source, transform, {})
+    _task(config, inputs, subject, out=Path())
 
 
 def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
@@ -118,7 +137,16 @@ def _face_of_seed(config: EditConfig, folder: Path, device: torch.device) -> Sub
     generator.eval().requires_grad_(False)
     noise = torch.Generator().manual_seed(int(config.seed_face or 0))
     z = torch.randn(1, generator.z_dim, generator=noise).to(device)
-    label = torch.zeros(1, generator.c_dim, device=device)
+    label = _label(config, generator).to(device)
+    with torch.no_grad():
+        ws = generator.mapping(z, label, truncation_psi=config.truncation)
+    about = {"seed_face": config.seed_face, "truncation": config.truncation}
+    return Subject(generator, ws, None, None, about)
+
+
+def _label(config: EditConfig, generator: Any) -> Tensor:
+    """The class that the settings name, one-hot (1 × c_dim); ConfigError if there is none such."""
+    label = torch.zeros(1, generator.c_dim)
     if generator.c_dim:
         if config.label is None or config.label >= generator.c_dim:
             raise ConfigError(
@@ -130,26 +158,35 @@ def _face_of_seed(config: EditConfig, folder: Path, device: torch.device) -> Sub
         raise ConfigError(
             f"edit.label={config.label} is not possible: this model has no classes; leave it null."
         )
-    with torch.no_grad():
-        ws = generator.mapping(z, label, truncation_psi=config.truncation)
-    about = {"seed_face": config.seed_face, "truncation": config.truncation}
-    return Subject(generator, ws, None, None, about)
+    return label
 
 
 def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out: Path) -> Task:
     layer = config.layer or choose_layer(subject.generator)
     model = drag_model(subject.generator, layer)
     recipe = _recipe(config, inputs, subject, model)
+    strategy = build_strategy(recipe.strategy, **recipe.constants)
+    _check_distance(recipe, strategy.stop_distance_px(model))
     return Task(
         subject=subject,
         recipe=recipe,
         model=model,
-        strategy=build_strategy(recipe.strategy, **recipe.constants),
+        strategy=strategy,
         limits=Limits(max_steps=recipe.max_steps, patience=recipe.patience),
         layer=layer,
         rows=free_rows(subject.generator, layer, config.rows, config.move_whole_face),
         out=out,
+        save_every=config.save_every,
     )
+
+
+def _check_distance(recipe: Recipe, stop_px: float) -> None:
+    """Refuse a drag that would end where it begins, without a word."""
+    if all(math.dist(move.start, move.target) <= stop_px for move in recipe.moves):
+        raise DataError(
+            f"Every point is within {stop_px:g} px of its target already, which counts as arrived: "
+            "there is nothing to drag. Put a target further away, or set edit.drag.stop_distance."
+        )
 
 
 def _recipe(
@@ -212,13 +249,22 @@ def _resume(task: Task, device: torch.device) -> tuple[DragState, list[dict[str,
             trace = [json.loads(line) for line in lines[: state.step]]
             if len(trace) == state.step:
                 say(f"edit: going on after step {state.step}.")
+                _drop_frames_after(task, state.step)
                 return state, trace
         except Exception as error:  # a file cut off by a crash; the drag is cheap to redo
             say(f"edit: the saved state cannot be read ({error}); starting anew.")
+    # Without a state, what lies here is of a run that was killed before it had saved one.
     for old in (task.out / "frames").glob("*.png"):
         old.unlink()
     (task.out / "trace.jsonl").unlink(missing_ok=True)
     return _begin(task, device), []
+
+
+def _drop_frames_after(task: Task, step: int) -> None:
+    """Frames of steps that were killed before they were saved; they are made again."""
+    for path in (task.out / "frames").glob("*.png"):
+        if int(path.stem) > step:
+            path.unlink()
 
 
 def _drag(
@@ -233,7 +279,7 @@ def _drag(
     ):
         log.writelines(json.dumps(record) + "\n" for record in trace)
         bar.advance(state.step)
-        while state.status is Status.DRAGGING:
+        while True:
             began = time.perf_counter()
             state, events = drag.advance(state, Step(), task.model, task.strategy, task.limits)
             seconds = time.perf_counter() - began
@@ -247,15 +293,21 @@ def _drag(
                         _save_frame(task, event.step, event.ws)
                 elif isinstance(event, Ended):
                     reason = event.reason
-            if stop() and state.status is Status.DRAGGING:
+            if state.status is not Status.DRAGGING:
+                break
+            asked = stop()
+            if asked or state.step % task.save_every == 0:
+                # The trace first: a state is of use only with every step that led to it.
                 log.flush()
+                os.fsync(log.fileno())
+                state_file.write(state, task.out / _STATE)
+            if asked:
                 _interrupt(task, state)
     return state, trace, reason
 
 
 def _interrupt(task: Task, state: DragState) -> None:
-    """Keep the drag for the next run, and its best picture for the user, then leave."""
-    state_file.write(state, task.out / _STATE)
+    """Leave the best picture for the user; the drag is kept for the next run already."""
     Image.fromarray(_render(task, drag.result(state))).save(task.out / "result.png")
     raise Interrupted(
         f"The drag was stopped after step {state.step}; run the same command again to continue."

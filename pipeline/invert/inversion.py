@@ -62,15 +62,7 @@ class Inversion:
 
         ArtifactError, one sentence, where a file is missing or damaged or the model is another.
         """
-        info = read_info(folder)
-        digest = model_digest(model_folder)
-        if digest != info["model"]["digest"]:
-            raise ArtifactError(
-                f"The inversion {folder} was made with another model (digest "
-                f"{str(info['model']['digest'])[:12]}) than {model_folder} (digest {digest[:12]}); "
-                "give it its own model (python -m scripts.artifacts lineage names it), or invert "
-                "the picture again."
-            )
+        info = read_info(folder, model_folder)
         generator = checkpoint.load(model_folder, names=("G_ema",), device=device)["G_ema"]
         generator.eval().requires_grad_(False)
         latents = _read_tensors(folder / "latents.safetensors", device)
@@ -87,25 +79,18 @@ class Inversion:
         except ModelError as error:
             raise ArtifactError(f"{folder / 'latents.safetensors'}: {error}") from error
         apply_delta(generator, delta, folder / "delta.safetensors")
-        try:
-            transform = CropTransform.from_json(info["alignment"]["transform"])
-        except (KeyError, TypeError, DataError) as error:
-            raise ArtifactError(
-                f"{folder / 'inversion.json'} does not say where the crop lies in the picture "
-                f"({error}); invert the picture again."
-            ) from error
         return cls(
             generator=generator,
             ws=ws,
-            transform=transform,
+            transform=transform_of(info, folder),
             aligned=read_png(folder / "aligned.png"),
             source=read_png(folder / "source.png"),
             info=info,
         )
 
 
-def read_info(folder: Path) -> dict[str, Any]:
-    """inversion.json; ArtifactError where it is missing, damaged or of a newer format."""
+def read_info(folder: Path, model_folder: Path) -> dict[str, Any]:
+    """inversion.json; ArtifactError where it is missing, damaged, newer, or of another model."""
     path = folder / "inversion.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
@@ -119,7 +104,26 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"{path} is of format {version}, and this animedrag reads {FORMAT}; update animedrag "
             "or invert the picture again."
         )
+    digest = model_digest(model_folder)
+    if digest != info["model"]["digest"]:
+        raise ArtifactError(
+            f"The inversion {folder} was made with another model (digest "
+            f"{str(info['model']['digest'])[:12]}) than {model_folder} (digest {digest[:12]}); "
+            "give it its own model (python -m scripts.artifacts lineage names it), or invert "
+            "the picture again."
+        )
     return info
+
+
+def transform_of(info: Mapping[str, Any], folder: Path) -> CropTransform:
+    """Where the crop lies in the uploaded picture; ArtifactError where `info` does not say."""
+    try:
+        return CropTransform.from_json(info["alignment"]["transform"])
+    except (KeyError, TypeError, DataError) as error:
+        raise ArtifactError(
+            f"{folder / 'inversion.json'} does not say where the crop lies in the picture "
+            f"({error}); invert the picture again."
+        ) from error
 
 
 def model_digest(model_folder: Path) -> str:

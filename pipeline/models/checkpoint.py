@@ -131,16 +131,28 @@ def load(
     described = read_architecture(folder)
     loaded = {}
     for name in names:
-        if name not in described:
-            raise ModelError(
-                f"the model in {folder} has no network {name}; it has {', '.join(described)}."
-            )
-        network = _construct(folder, name, described[name])
+        network = _construct(folder, name, _named(folder, name, described))
         state = _read_tensors(folder / f"{name}.safetensors", device)
         _check_tensors(folder / f"{name}.safetensors", network, state)
         network.load_state_dict(state, strict=True, assign=True)
         loaded[name] = network.eval().requires_grad_(True)
     return loaded
+
+
+def blank(folder: Path, name: str = "G_ema") -> nn.Module:
+    """A network of a folder without its weights, for its shapes alone; ModelError as `load`."""
+    described = read_architecture(folder)
+    return _construct(folder, name, _named(folder, name, described)).eval()
+
+
+def _named(
+    folder: Path, name: str, described: Mapping[str, NetworkDescription]
+) -> NetworkDescription:
+    if name not in described:
+        raise ModelError(
+            f"the model in {folder} has no network {name}; it has {', '.join(described)}."
+        )
+    return described[name]
 
 
 def read_architecture(folder: Path) -> dict[str, NetworkDescription]:
