@@ -15,13 +15,25 @@ IMAGE     ?=
 POINTS    ?=
 RECIPE    ?=
 ARGS      ?=
+# The model that a fine-tuning starts from: model/NAME, a folder, or a network pickle. The small one
+# that ships with the code unless told otherwise.
+BASE      ?= $(if $(filter finetune,$(MAKECMDGOALS)),assets/start-64)
 
+comma := ,
 # Only what is given becomes a setting; conf/ decides the rest.
 COMMON := "character=$(CHARACTER)" $(if $(NETWORK),"network=$(NETWORK)")
 SOURCE := $(if $(DATA),source=folder "source.path=$(DATA)",$(if $(filter source=%,$(ARGS)),,source=kaggle))
 
+
+# A pickle is imported first, and called by this name. Its data set has the base's size and framing.
+BASE_FILE  := $(filter %.pkl %.pt,$(BASE))
+BASE_MODEL := $(if $(BASE_FILE),model/$(or $(NAME),$(CHARACTER)-base),$(BASE))
+BASE_FIRST := $(if $(BASE_FILE),import$(comma))
+BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$(CHARACTER)-base)") \
+  $(if $(BASE),"preprocess.like=$(BASE_MODEL)" "finetune.resume_from=$(BASE_MODEL)")
+
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint preprocess train import export invert edit report doctor clean
+.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit report doctor clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -60,10 +72,13 @@ $(DEMO_UPLOAD): | setup
 	$(PY) -m scripts.paint scenes --seed 1005 --character 0 --faces 1 --count 1 --out $(@D)
 
 preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip (without DATA: from Kaggle)
-	$(RUN) stage=preprocess $(COMMON) $(SOURCE) $(ARGS)
+	$(RUN) "stage=[$(BASE_FIRST)preprocess]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
 
 train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t
 	$(RUN) stage=train $(COMMON) $(ARGS)
+
+finetune: setup ## a model to a new character with few images: CHARACTER=new DATA=folder BASE=model/x
+	$(RUN) "stage=[$(BASE_FIRST)$(if $(DATA),preprocess$(comma))finetune]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
 
 import: setup ## a network pickle of another program to a model: PKL=file NAME=x
 	$(RUN) stage=import character=$(or $(NAME),$(CHARACTER)) $(if $(PKL),"import.pkl=$(PKL)") $(ARGS)

@@ -60,9 +60,11 @@ class CropTransform:
         return cls(center_x, center_y, side, side, roll_degrees)
 
     @classmethod
-    def whole(cls, width: int, height: int) -> CropTransform:
-        """The largest upright square in the middle of a picture of width x height pixels."""
-        return cls.square(width / 2, height / 2, min(width, height))
+    def whole(cls, width: int, height: int, aspect: float = 1.0) -> CropTransform:
+        """The largest upright crop, `aspect` times as high as wide, in the middle of a picture of
+        width x height pixels."""
+        across = min(float(width), height / aspect)
+        return cls(width / 2, height / 2, across, across * aspect)
 
     @property
     def matrix(self) -> np.ndarray:

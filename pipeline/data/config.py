@@ -13,6 +13,8 @@ NO_FACE_POLICIES = ("reject", "whole")
 # Pillow itself refuses pictures above about 179 megapixels.
 PILLOW_MEGAPIXELS = 178
 RESOLUTIONS = tuple(2**power for power in range(3, 12))
+# Shape of the images -> how many times as high as wide.
+SHAPES = {"square": 1, "tall": 2}
 
 
 @dataclass
@@ -52,7 +54,7 @@ class SourceConfig:
 class FramingConfig:
     """How much of a picture belongs to a face (see pipeline.data.faces.Framing)."""
 
-    # Side of the square crop, in face widths.
+    # Width of the crop, in face widths.
     face_widths: float = 2.1
     # Height of the eyes' midpoint, as a share of the crop from its top.
     eye_height: float = 0.52
@@ -70,8 +72,12 @@ class PreprocessConfig:
     name: str = "dataset"
     # Where the pictures come from.
     source: SourceConfig = field(default_factory=SourceConfig)
-    # Width and height of the dataset's images, in px.
+    # Height of the dataset's images, in px, and with shape=square their width.
     resolution: int = 512
+    # square, or tall: twice as high as wide (for stylegan-human).
+    shape: str = "square"
+    # Model to be trained on: size, shape and framing of its images are taken over.
+    like: str | None = None
     # How much of a picture belongs to a face.
     framing: FramingConfig = field(default_factory=FramingConfig)
     # best: the main face of each picture; all: every face.
@@ -101,7 +107,18 @@ class PreprocessConfig:
     # Processes; None: one a core; 0: none but this one.
     workers: int | None = None
 
+    @property
+    def aspect(self) -> int:
+        """How many times as high as wide the images are."""
+        return SHAPES[self.shape]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the images, in px."""
+        return self.resolution // self.aspect, self.resolution
+
     def __post_init__(self) -> None:
+        check_choice("preprocess.shape", self.shape, SHAPES)
         if self.resolution not in RESOLUTIONS:
             check_choice("preprocess.resolution", self.resolution, RESOLUTIONS)
         check_choice("preprocess.faces", self.faces, FACE_CHOICES)

@@ -50,21 +50,22 @@ def contact_sheet(
     # The average takes the place of 2 x 2 thumbs at the top left.
     cells = [cell for cell in _cells(columns) if cell[0] >= 2 or cell[1] >= 2]
     needed = _rows(len(shown), columns)
-    step = THUMB + GAP
+    thumb_size = _thumb_size(read(0)) if count else (THUMB, THUMB)
+    step, step_down = THUMB + GAP, thumb_size[1] + GAP
     size = (
         2 * MARGIN + columns * step - GAP,
-        MARGIN + HEADER + needed * step - GAP + MARGIN,
+        MARGIN + HEADER + needed * step_down - GAP + MARGIN,
     )
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, 16), style.title, fill=INK, font=ImageFont.load_default(26))
     draw.text((MARGIN, 52), style.subtitle, fill=FAINT, font=ImageFont.load_default(15))
-    total = np.zeros((2 * THUMB + GAP, 2 * THUMB + GAP, 3), np.float64)
+    total = np.zeros((2 * thumb_size[1] + GAP, 2 * THUMB + GAP, 3), np.float64)
     for cell, index in zip(cells, shown, strict=False):
         image = Image.fromarray(read(index))
         total += np.asarray(image.resize(total.shape[1::-1], Image.Resampling.BOX))
-        thumb = image.resize((THUMB, THUMB), Image.Resampling.LANCZOS)
-        left, top = MARGIN + cell[0] * step, MARGIN + HEADER + cell[1] * step
+        thumb = image.resize(thumb_size, Image.Resampling.LANCZOS)
+        left, top = MARGIN + cell[0] * step, MARGIN + HEADER + cell[1] * step_down
         _place(sheet, thumb, left, top, style)
         if index in marked:
             corner = [(left + THUMB - 16, top), (left + THUMB, top), (left + THUMB, top + 16)]
@@ -87,6 +88,11 @@ def _place(sheet: Image.Image, image: Image.Image, left: int, top: int, style: S
         draw.line([(0, eyes), (image.width, eyes)], fill=GUIDE)
         draw.line([(middle, 0), (middle, image.height)], fill=GUIDE)
     sheet.paste(image, (left, top), mask.resize(image.size, Image.Resampling.BOX))
+
+
+def _thumb_size(image: np.ndarray) -> tuple[int, int]:
+    """(width, height): as wide as all thumbs, in the image's proportions."""
+    return THUMB, round(THUMB * image.shape[0] / image.shape[1])
 
 
 def _spread(count: int, limit: int) -> list[int]:

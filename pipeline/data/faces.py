@@ -122,25 +122,29 @@ class Face:
 class Framing:
     """How much of a picture belongs to a face: the same for training images and uploads."""
 
-    # Side of the crop in face widths. 2.1 shows hair and chin, as sets of anime faces do.
+    # Width of the crop in face widths. 2.1 shows hair and chin, as sets of anime faces do.
     face_widths: float = 2.1
     # Height of the eyes' midpoint, as a share of the crop from its top; across, it is centred.
     eye_height: float = 0.52
+    # The crop is so many times as high as wide.
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         check_range("framing.face_widths", self.face_widths, 0.8, 6.0)
         check_range("framing.eye_height", self.eye_height, 0.1, 0.9)
 
     def transform(self, face: Face) -> CropTransform:
-        """The square crop that puts the face's eyes where they belong, level."""
-        side = self.face_widths * face.width
+        """The crop that puts the face's eyes where they belong, level."""
+        width = self.face_widths * face.width
+        height = width * self.aspect
         # From the eyes to the crop's centre, in the turned frame.
-        offset = (0.5 - self.eye_height) * side
+        offset = (0.5 - self.eye_height) * height
         roll = np.radians(face.roll_degrees)
-        return CropTransform.square(
+        return CropTransform(
             float(face.eyes[0] - np.sin(roll) * offset),
             float(face.eyes[1] + np.cos(roll) * offset),
-            side,
+            width,
+            height,
             face.roll_degrees,
         )
 
@@ -601,9 +605,9 @@ def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
 
 
 def whole_picture(image: np.ndarray, framing: Framing) -> tuple[Face, CropTransform]:
-    """The largest upright square in the picture's middle, marked as resting on no face."""
+    """The largest upright crop in the picture's middle, marked as resting on no face."""
     height, width = image.shape[:2]
-    transform = CropTransform.whole(width, height)
+    transform = CropTransform.whole(width, height, framing.aspect)
     side = transform.width
     eyes = transform.inverse(np.array([0.5, framing.eye_height]))
     face_width = side / framing.face_widths

@@ -7,9 +7,11 @@ item is finished. Knows nothing about the order of items or the dataset they end
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +37,10 @@ from pipeline.data.faces import (
 from pipeline.data.image_zip import encode_png
 from pipeline.data.pictures import PictureLimits, Rejected, parse_colour
 from pipeline.data.sources import Item, KnownFace, Picture
+from pipeline.errors import AnimedragError
 
+# How the reason begins where a picture met an error that nobody foresaw.
+UNFORESEEN = "an unforeseen error"
 # The mark of a face whose place the painter told.
 PAINTER = "painter"
 # Points across a crop at which it is measured how much of it lies outside the picture.
@@ -50,7 +55,7 @@ class Settings:
     """What of the configuration matters for one picture; sent to every process."""
 
     work: Path  # folder of the results
-    resolution: int
+    width_px: int  # of the images
     framing: Framing
     every_face: bool
     detectors: tuple[str, ...]
@@ -66,8 +71,8 @@ class Settings:
         """The settings that a configuration asks for; ConfigError for a colour that is none."""
         return cls(
             work=work,
-            resolution=config.resolution,
-            framing=Framing(config.framing.face_widths, config.framing.eye_height),
+            width_px=config.size[0],
+            framing=Framing(config.framing.face_widths, config.framing.eye_height, config.aspect),
             every_face=config.faces == "all",
             detectors=tuple(config.detectors),
             whole_if_none=config.on_no_face == "whole",
@@ -105,7 +110,17 @@ class FaceWorker:
 
     def work(self, item: Item) -> None:
         """Do one item, leaving its images and its result in the work folder."""
-        result = self._result(item)
+        try:
+            result = self._result(item)
+        except (AnimedragError, OSError):
+            raise  # the settings' or the disk's fault, not the picture's
+        except Exception as error:
+            # One picture of thousands that a library stumbles over must not cost the others; the
+            # detectors begin afresh, for what the error left of them is unknown.
+            with contextlib.suppress(Exception):
+                self.close()
+            self._finder = None
+            result = {"faces": [], "rejects": [_unforeseen(error)]}
         write_result(self.settings.work, item, result)
 
     def close(self) -> None:
@@ -127,7 +142,7 @@ class FaceWorker:
             if problem:
                 rejects.append(problem if len(found) == 1 else f"face {number}: {problem}")
                 continue
-            image = crop(picture.image, transform, settings.resolution)
+            image = crop(picture.image, transform, settings.width_px)
             png = image_path(settings.work, item, number)
             png.parent.mkdir(parents=True, exist_ok=True)
             png.write_bytes(encode_png(image))
@@ -179,6 +194,14 @@ class FaceWorker:
                 f"max_mirrored={self.settings.max_mirrored:g})"
             )
         return None
+
+
+def _unforeseen(error: Exception) -> str:
+    """A reason for rejects.jsonl that says enough to report the error."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:160]
+    place = f"{Path(last.filename).name} line {last.lineno}"
+    return f"{UNFORESEEN} ({type(error).__name__}: {text}; {place})"
 
 
 def share_outside(transform: CropTransform, image: np.ndarray) -> float:

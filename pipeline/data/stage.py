@@ -29,14 +29,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.console import catch_stop, progress, say
-from pipeline.data.config import PreprocessConfig
+from pipeline.data.config import FramingConfig, PreprocessConfig
 from pipeline.data.contact_sheet import SheetStyle, contact_sheet
-from pipeline.data.crop_rule import CropRule
+from pipeline.data.crop_rule import CropRule, read_crop_rule
 from pipeline.data.dataset import CONTACT_SHEET, FACES, IMAGES, REJECTS, SPLIT
 from pipeline.data.duplicates import Fingerprint, find_duplicates
 from pipeline.data.faces import FaceFinder
 from pipeline.data.image_zip import ImageZip, ImageZipWriter
 from pipeline.data.preparation import (
+    UNFORESEEN,
     Settings,
     WorkerFactory,
     finished,
@@ -88,16 +89,18 @@ def run(config: PreprocessConfig, inputs: Mapping[str, Path], out: Path) -> dict
     """
     if "source.path" in inputs:
         config = replace(config, source=replace(config.source, path=str(inputs["source.path"])))
+    if "like" in inputs:
+        config = like_model(config, inputs["like"])
     work = out / WORK
     settings = Settings.of(config, work)
     items = open_source(config.source, config.limit)
-    _prepare_folder(work, config)
-    _tell_missing_detectors(config)
+    _prepare_folder(work, config, _missing_detectors(config))
     _do_items(items, settings, config)
     candidates, rejects = _collect(items, work)
     kept, duplicates = _drop_duplicates(candidates, config.duplicate_bits)
     rejects += duplicates
     if not kept:
+        shutil.rmtree(work)  # going on from it would find no more
         raise DataError(_nothing_left(items, rejects))
     records = _write_images(kept, work, out)
     heldout = _heldout(records, config.heldout)
@@ -114,11 +117,35 @@ def run(config: PreprocessConfig, inputs: Mapping[str, Path], out: Path) -> dict
     return metrics
 
 
-def _prepare_folder(work: Path, config: PreprocessConfig) -> None:
-    """Keep an interrupted run's results if they were made with the same settings."""
+def like_model(config: PreprocessConfig, folder: Path) -> PreprocessConfig:
+    """The settings with size, shape and framing of the images that the model in `folder` draws.
+
+    An imported model does not say how its images were framed; the settings decide that then.
+    """
+    # Imported here, because it brings torch, which preprocess otherwise does without.
+    from pipeline.models.checkpoint import read_architecture
+
+    networks = read_architecture(folder)
+    arguments = networks.get("G_ema", next(iter(networks.values()))).arguments
+    height = int(arguments["img_resolution"])
+    shape = "square" if arguments.get("square", True) else "tall"
+    config = replace(config, resolution=height, shape=shape)
+    rule = read_crop_rule(folder)
+    framed = "as the settings say; the model does not tell"
+    if rule is not None:
+        framing = FramingConfig(rule.face_widths, rule.eye_height)
+        config = replace(config, framing=framing, background=rule.background)
+        framed = "as the model's images"
+    width, height = config.size
+    say(f"preprocess: images of {width}x{height} for {config.like}, framed {framed}.")
+    return config
+
+
+def _prepare_folder(work: Path, config: PreprocessConfig, missing: Sequence[str]) -> None:
+    """Keep an interrupted run's results if the same settings and detectors made them."""
     work.mkdir(parents=True, exist_ok=True)
     settings = {key: value for key, value in asdict(config).items() if key != "workers"}
-    text = json.dumps(settings, sort_keys=True)
+    text = json.dumps({**settings, "missing_detectors": sorted(missing)}, sort_keys=True)
     path = work / CONFIG
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
@@ -127,12 +154,14 @@ def _prepare_folder(work: Path, config: PreprocessConfig) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _tell_missing_detectors(config: PreprocessConfig) -> None:
+def _missing_detectors(config: PreprocessConfig) -> list[str]:
+    """Names of the detectors that cannot run here; the user is told why."""
     if config.source.kind == "painter" and config.source.truth:
-        return
+        return []
     with FaceFinder(config.detectors) as finder:
         for sentence in finder.missing.values():
             say(sentence)
+        return list(finder.missing)
 
 
 def _do_items(items: Sequence[Item], settings: Settings, config: PreprocessConfig) -> None:
@@ -250,6 +279,7 @@ def _metrics(
         "rejected": len(rejects),
         "duplicates": sum(_is_duplicate(one.reason) for one in rejects),
         "no_face": sum(one.reason == "no face found" for one in rejects),
+        "unforeseen": sum(one.reason.startswith(UNFORESEEN) for one in rejects),
         **{f"by_{name}": count for name, count in sorted(detectors.items())},
         "median_face_px": round(float(np.median([r["face_width"] for r in records])), 1),
         "median_mirrored": round(float(np.median([r["mirrored"] for r in records])), 4),
@@ -263,8 +293,8 @@ def _is_duplicate(reason: str) -> bool:
 def _write_contact_sheet(
     out: Path, config: PreprocessConfig, heldout: Sequence[int], metrics: Mapping[str, Any]
 ) -> None:
-    size = config.resolution
-    parts = [f"{metrics['images']} faces of {metrics['pictures']} pictures, {size}x{size}"]
+    width, height = config.size
+    parts = [f"{metrics['images']} faces of {metrics['pictures']} pictures, {width}x{height}"]
     if metrics["rejected"]:
         parts.append(f"{metrics['rejected']} left out")
     if heldout:
@@ -283,6 +313,12 @@ def _tell_result(metrics: Mapping[str, Any]) -> None:
         f"left out ({metrics['no_face']} without a face, {metrics['duplicates']} duplicates), "
         f"see {REJECTS}."
     )
+    if metrics["unforeseen"]:
+        count = metrics["unforeseen"]
+        say(
+            f"{count} picture{'' if count == 1 else 's'} met an error that nobody foresaw; "
+            f"{REJECTS} says where, please report it."
+        )
     if metrics["median_mirrored"] > TIGHT:
         say(
             f"The pictures are cut tightly: half of the crops show more than "
@@ -294,4 +330,6 @@ def _tell_result(metrics: Mapping[str, Any]) -> None:
 def _nothing_left(items: Sequence[Item], rejects: Sequence[_Reject]) -> str:
     reasons = Counter(one.reason.split(" (")[0] for one in rejects)
     common = "; ".join(f"{reason} ({count}x)" for reason, count in reasons.most_common(3))
+    if len(items) == 1:
+        return f"The picture gave no face: {rejects[0].reason}."
     return f"None of the {len(items)} pictures gave a face: {common}."

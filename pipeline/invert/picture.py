@@ -15,7 +15,7 @@ from pipeline.data.align import CropTransform
 from pipeline.data.config import FramingConfig, PreprocessConfig
 from pipeline.data.crop_rule import CropRule
 from pipeline.data.pictures import PictureLimits, Rejected, decode, parse_colour
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 
 # What preprocess accepts, too; a picture of the largest size it decodes is smaller.
 MAX_FILE_BYTES = 200 * 10**6
@@ -52,15 +52,11 @@ def prepare(
     """
     rule = rule or default_rule()
     source = read(path, rule.background)
-    if how == "face" and width != height:
-        raise ConfigError(
-            f"align=face makes squares, but the model draws {width} x {height}; use align=none."
-        )
     size = (source.shape[1], source.shape[0])
-    if how == "none" or width != height or (how == "auto" and size == (width, height)):
+    if how == "none" or (how == "auto" and size == (width, height)):
         why = "taken as it is" if size == (width, height) else "its middle taken"
         return _middle(source, width, height, f"{path.name} was {why}")
-    return _face(path, source, width, rule, required=how == "face")
+    return _face(path, source, (width, height), rule, required=how == "face")
 
 
 def default_rule() -> CropRule:
@@ -85,15 +81,16 @@ def read(path: Path, background: str = "#ffffff") -> np.ndarray:
 
 
 def _face(
-    path: Path, source: np.ndarray, resolution: int, rule: CropRule, required: bool
+    path: Path, source: np.ndarray, size: tuple[int, int], rule: CropRule, required: bool
 ) -> Prepared:
     # The detectors load slowly; a picture taken as it is needs none.
     from pipeline.data import faces
 
+    width, height = size
     found = faces.align_face(
         source,
-        resolution,
-        framing=faces.Framing(rule.face_widths, rule.eye_height),
+        width,
+        framing=faces.Framing(rule.face_widths, rule.eye_height, height / width),
     )
     face = found.face
     if face.detector != faces.WHOLE:
@@ -105,7 +102,7 @@ def _face(
             f"No face was found in {path}; crop the picture to the face and use align=none."
         )
     word = f"no face was found in {path.name}, so its middle was taken"
-    return _middle(source, resolution, resolution, word)
+    return _middle(source, width, height, word)
 
 
 def _middle(source: np.ndarray, width: int, height: int, word: str) -> Prepared:
