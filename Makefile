@@ -33,7 +33,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
   $(if $(BASE),"preprocess.like=$(BASE_MODEL)" "finetune.resume_from=$(BASE_MODEL)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit report doctor clean
+.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit report doctor bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -105,6 +105,9 @@ test: setup ## run the whole test suite
 
 lint: setup ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+bench: setup ## measure the program against the public formulation (some minutes): OUT=folder ARGS="--only drag-stylegan2"
+	$(PY) -m scripts.bench --out "$(or $(OUT),bench)" $(ARGS)
 
 doctor: setup ## what this machine has, which operators run and why, what to do for more
 	$(PY) -m scripts.doctor

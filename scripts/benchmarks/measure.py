@@ -1,0 +1,166 @@
+"""How time, memory and the machine's ceilings are taken. Knows nothing of what is measured.
+
+Times are medians of interleaved repeats, so that what else the machine does meets both sides alike.
+Peak memory is that of one call in a process of its own, above what the process held before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+Call = Callable[[], object]
+Clock = Callable[[], float]
+
+MIB = 1 << 20
+# The matrix product and the copy that the ceilings are taken from: larger than any cache.
+PRODUCT_SIDE = 1536
+COPY_BYTES = 256 * MIB
+# A call shorter than this is repeated within a sample, else the clock and the caches decide.
+SHORTEST_SAMPLE = 0.05
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds a call, one sample a repeat, in the order taken."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the machine reaches at best, measured here."""
+
+    gflops: float  # of a float32 matrix product
+    gigabytes: float  # a second, read and written together, of a copy
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleaved(
+    sides: Sequence[Call], repeats: int, device: torch.device, clock: Clock = time.perf_counter
+) -> list[Times]:
+    """Time each side `repeats` times, in turns, after one call of each that does not count.
+
+    A side that is much quicker than the slowest one is called several times a sample.
+    """
+    loops = [_loops(side, device, clock) for side in sides]
+    samples: list[list[float]] = [[] for _ in sides]
+    for _ in range(repeats):
+        for side, count, taken in zip(sides, loops, samples, strict=True):
+            started = clock()
+            for _ in range(count):
+                side()
+            wait_for(device)
+            taken.append((clock() - started) / count)
+    return [Times(tuple(taken)) for taken in samples]
+
+
+def _loops(side: Call, device: torch.device, clock: Clock) -> int:
+    """Calls a sample; the first call, with all that is done once, is not looked at."""
+    side()
+    wait_for(device)
+    started = clock()
+    side()
+    wait_for(device)
+    return max(1, round(SHORTEST_SAMPLE / max(clock() - started, 1e-6)))
+
+
+def ceilings(device: torch.device, repeats: int = 5) -> Ceilings:
+    """The machine's matrix product and copy, the best of some repeats."""
+    a = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device=device)
+    b = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device=device)
+    source = torch.empty(COPY_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    (product, copied) = interleaved(
+        [lambda: torch.mm(a, b), lambda: target.copy_(source)], repeats, device
+    )
+    return Ceilings(
+        gflops=2 * PRODUCT_SIDE**3 / min(product.samples) / 1e9,
+        gigabytes=2 * COPY_BYTES / min(copied.samples) / 1e9,
+    )
+
+
+def peak_bytes(call: Call, device: torch.device) -> int:
+    """What one call needs at most, above what is held before it.
+
+    On the CPU to be used once in a process, for memory that an allocator has kept does not show.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    _give_back()
+    before = _reset_peak()
+    call()
+    return max(_peak() - before, 0)
+
+
+def free_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    values = {line.split(":")[0]: line.split()[1] for line in lines}
+    return int(values["MemAvailable"]) * 1024
+
+
+def load() -> float | None:
+    """Processes that wanted a core in the last minute, on average."""
+    try:
+        return float(Path("/proc/loadavg").read_text(encoding="ascii").split()[0])
+    except OSError:
+        return None
+
+
+def _give_back() -> None:
+    """Ask the C library to return memory that was freed, so that its reuse counts."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _reset_peak() -> int:
+    """Set the peak back to what is resident now, where the system can; returns the start."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return _peak()
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    try:
+        return _status("VmHWM")
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _status(name: str) -> int:
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(line for line in text.splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
