@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import nvxs, preparation
+from pipeline.data import detectors, nvxs, preparation, stage
 from pipeline.data.align import CropTransform, crop
 from pipeline.data.config import FramingConfig, PreprocessConfig, SourceConfig
 from pipeline.data.contact_sheet import SheetStyle, contact_sheet
 from pipeline.data.dataset import Dataset
+from pipeline.data.faces import Face, FaceFinder
 from pipeline.data.painter import sample_face
 from pipeline.data.preparation import share_outside
 from pipeline.data.stage import run
@@ -341,6 +343,87 @@ def test_nothing_usable_is_one_sentence(tmp_path: Path) -> None:
         (source / f"{index}.txt").write_text("no picture")
     with pytest.raises(DataError, match=r"None of the 3 pictures gave a face: not a picture.*3x"):
         run(config(source), {}, tmp_path / "out")
+    (source / "1.txt").unlink()
+    (source / "2.txt").unlink()
+    with pytest.raises(DataError, match=r"^The picture gave no face: not a picture[^x]*$"):
+        run(config(source), {}, tmp_path / "out")
+    # Nothing to go on from is left.
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_picture_that_a_detector_stumbles_over_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error nobody foresaw, in the middle of a folder: a line in rejects.jsonl, and on."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for index, size in enumerate((200, 201, 200)):
+        Image.fromarray(paint(index, size)).save(source / f"{index}.png")
+    closed: list[int] = []
+
+    class Stumbling(FaceFinder):
+        def find(self, image: np.ndarray, every: bool = False) -> list[Face]:
+            if image.shape[0] == 201:
+                raise IndexError("list index\nout of range")
+            return super().find(image, every)
+
+        def close(self) -> None:
+            closed.append(1)
+            super().close()
+
+    monkeypatch.setattr(preparation, "FaceFinder", Stumbling)
+    out = tmp_path / "out"
+    metrics = run(config(source, on_no_face="whole", detectors=["cascade"]), {}, out)
+    assert (metrics["images"], metrics["rejected"], metrics["unforeseen"]) == (2, 1, 1)
+    (name, reason) = next(iter(reasons(out).items()))
+    assert name == "1.png"
+    assert reason.startswith(
+        "an unforeseen error (IndexError: list index out of range; test_preprocess.py line "
+    )
+    assert len(closed) == 2  # afresh after the error, and at the end
+    assert "1 picture met an error that nobody foresaw; rejects.jsonl" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_not_a_pictures_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(preparation, "encode_png", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(painter(2), {}, tmp_path)
+
+
+def test_results_without_a_detector_are_not_gone_on_from_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was looked at while a detector was missing is looked at again once it is there."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for index in range(2):
+        Image.fromarray(paint(index)).save(source / f"{index}.png")
+    out = tmp_path / "out"
+    settings = config(source, on_no_face="whole", detectors=["mediapipe", "cascade"])
+
+    def stopped(*_: object) -> None:
+        raise Interrupted("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(detectors.weights, "find", lambda name: None)
+        patched.setattr(stage, "_collect", stopped)
+        with pytest.raises(Interrupted):
+            run(settings, {}, out)
+    before = done_items(out)
+    assert len(before) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "_collect", stopped)
+        patched.setattr(stage, "_missing_detectors", lambda config: [])
+        with pytest.raises(Interrupted):
+            run(settings, {}, out)
+    after = done_items(out)
+    assert before.keys() == after.keys()
+    assert all(after[name] > before[name] for name in before)
 
 
 def test_interrupted_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
