@@ -128,6 +128,22 @@ def precision_recall(
     )
 
 
+def realism(fakes: Tensor, reals: Tensor, *, neighbours: int = 3) -> Tensor:
+    """How deep each fake lies in the manifold of the reals (Kynkaanniemi 2019, eq. 3); M values.
+
+    The largest ratio of a real's radius to the fake's distance from it; 1 is the border. Reals
+    with radii above the median, which stand for outliers, are left out, as in the paper.
+    """
+    radii = neighbour_radii(reals, neighbours)
+    core = radii <= radii.median()
+    points, reach = reals[core], radii[core]
+    parts = [
+        (reach[None] / torch.cdist(rows.float(), points.float()).clamp(min=1e-12)).amax(dim=1)
+        for rows in fakes.split(_ROWS)
+    ]
+    return torch.cat(parts)
+
+
 def inception_score(mean_entropy: float, mean_probabilities: Tensor) -> float:
     """exp E_x KL(p(y|x) || p(y)) (Salimans 2016, section 4), from E_x sum p log p and E_x p."""
     p = mean_probabilities.double()

@@ -40,6 +40,8 @@ MAX_SHIFT = 1 / 8
 # about 45 dB; wider ones leave fewer pixels of a small picture untouched by its border.
 LOBES = 6
 TURN_LOBES = 3
+# The turning filter's window, and some pixels whose window lies inside at every angle.
+SMALLEST_TURNED_PX = 24
 # Entries of the turning kernel's table a pixel; between them it is interpolated linearly.
 _TABLE = 16
 # Pixels of a turned picture that are compared, evenly chosen: each takes a window of hundreds.
@@ -118,12 +120,14 @@ def _moved_constant(
 
 
 def squared_errors(
-    sampler: Sampler, kinds: Sequence[str], total: int, world: World = ALONE
-) -> Iterator[dict[str, Tensor]]:
-    """This process's errors, a batch at a time: by kind, N x 2 of (sum of squares, how many)."""
-    for batch in range(-(-total // sampler.batch))[world.rows]:
-        count = min(sampler.batch, total - batch * sampler.batch)
-        yield _errors_of_batch(sampler, kinds, batch, count)
+    sampler: Sampler, kinds: Sequence[str], total: int, *, first: int = 0, world: World = ALONE
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """(number of the first image, errors) of this process's batches out of `total` images.
+
+    Errors by kind are N x 2: sum of squares, how many; `first`: see `Sampler.numbers`.
+    """
+    for batch, begin, count in sampler.numbers(total, first, world):
+        yield begin, _errors_of_batch(sampler, kinds, batch, count)
 
 
 @torch.inference_mode()

@@ -7,8 +7,8 @@ from the cache (`pipeline.weights`) or from a file of the user's; nothing here t
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class FeatureNetwork(ABC):
 
     Attributes:
         name: the network, its layer and the side it sees in pixels.
+        weights_digest: SHA-256 of the file that its weights came from.
         dim: length of a feature vector.
         classes: number of classes it tells apart; 0: it is no classifier.
     """
@@ -53,7 +54,8 @@ class FeatureNetwork(ABC):
     dim: int
     classes: int = 0
 
-    def __init__(self, side_px: int, device: torch.device | str) -> None:
+    def __init__(self, side_px: int, device: torch.device | str, weights_digest: str = "") -> None:
+        self.weights_digest = weights_digest
         self.side_px = side_px
         self.device = torch.device(device)
 
@@ -85,10 +87,9 @@ class FeatureNetwork(ABC):
 class PooledLpips(FeatureNetwork):
     """The last convolution of LPIPS's AlexNet or VGG16, averaged over space."""
 
-    def __init__(
-        self, name: str, tensors: dict[str, Tensor], side_px: int, device: torch.device | str
-    ) -> None:
-        super().__init__(side_px, device)
+    def __init__(self, name: str, file: Path, side_px: int, device: torch.device | str) -> None:
+        super().__init__(side_px, device, _digest(file))
+        tensors = load_file(file, device=str(device))
         self._network = perceptual.Lpips(name, tensors)
         layer = {"lpips-alex": "AlexNet conv5", "lpips-vgg": "VGG16 conv5_3"}[name]
         self.name = f"{layer} at {side_px} px"
@@ -105,9 +106,9 @@ class EfficientNet(FeatureNetwork):
     dim = efficientnet.FEATURES
     classes = efficientnet.CLASSES
 
-    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device | str) -> None:
-        super().__init__(efficientnet.RESOLUTION, device)
-        self._network = efficientnet.fold(tensors)
+    def __init__(self, file: Path, device: torch.device | str) -> None:
+        super().__init__(efficientnet.RESOLUTION, device, _digest(file))
+        self._network = efficientnet.fold(load_file(file, device=str(device)))
 
     def _outputs(self, images: Tensor) -> Outputs:
         return Outputs(*efficientnet.forward(self._network, images))
@@ -120,9 +121,10 @@ class Inception(FeatureNetwork):
     dim = inception.FEATURES
     classes = inception.CLASSES
 
-    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device | str) -> None:
-        super().__init__(inception.RESOLUTION, device)
-        self._network = inception.fold(tensors)
+    def __init__(self, file: Path, device: torch.device | str) -> None:
+        tensors = inception.read(file)
+        super().__init__(inception.RESOLUTION, device, _digest(file))
+        self._network = inception.fold({key: value.to(device) for key, value in tensors.items()})
 
     def _outputs(self, images: Tensor) -> Outputs:
         return Outputs(*inception.forward(self._network, images))
@@ -155,14 +157,13 @@ def load(
                 "publishes (pt_inception-2015-12-05-6726825d.pth) as features_file, or take "
                 "features=auto."
             )
-        return Inception(_on(inception.read(file), device), device)
+        return Inception(file, device)
     path = weights.find(name)
     if path is None:
         raise ModelError(_missing(name))
-    tensors = load_file(path, device=str(device))
     if name == "efficientnet-lite0":
-        return EfficientNet(tensors, device)
-    return PooledLpips(name, tensors, side_px, device)
+        return EfficientNet(path, device)
+    return PooledLpips(name, path, side_px, device)
 
 
 def _first_there(order: tuple[str, ...]) -> str:
@@ -179,5 +180,6 @@ def _missing(names: str) -> str:
     )
 
 
-def _on(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
-    return {key: value.to(device) for key, value in tensors.items()}
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

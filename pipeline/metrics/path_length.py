@@ -46,12 +46,16 @@ def path_lengths(
     distance: Distance,
     settings: PathSettings,
     total: int,
+    *,
+    first: int = 0,
     world: World = ALONE,
-) -> Iterator[Tensor]:
-    """This process's path lengths, a batch at a time: d(g(t), g(t + e)) / e^2 (eq. 2 and 3)."""
-    for batch in range(-(-total // sampler.batch))[world.rows]:
-        count = min(sampler.batch, total - batch * sampler.batch)
-        yield _lengths_of_batch(sampler, distance, settings, batch, count)
+) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first path, lengths) of this process's batches out of `total` paths.
+
+    A length is d(g(t), g(t + e)) / e^2 (eq. 2 and 3); `first`: see `Sampler.numbers`.
+    """
+    for batch, begin, count in sampler.numbers(total, first, world):
+        yield begin, _lengths_of_batch(sampler, distance, settings, batch, count)
 
 
 @torch.inference_mode()

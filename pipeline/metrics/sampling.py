@@ -70,16 +70,23 @@ class Sampler:
         )
         return to_bytes(made)
 
-    def batches(
-        self, total: int, *, first: int = 0, world: World = ALONE
-    ) -> Iterator[tuple[int, Tensor]]:
-        """(number of the first image, images) of this process's batches out of `total` images.
+    def numbers(
+        self, total: int, first: int = 0, world: World = ALONE
+    ) -> Iterator[tuple[int, int, int]]:
+        """(batch, number of its first sample, its samples) of this process's share of `total`.
 
-        `first`: images that were made before, a multiple of the batch.
+        `first`: samples that were done before, whole batches of them.
         """
         for batch in range(first // self.batch, -(-total // self.batch))[world.rows]:
             begin = batch * self.batch
-            yield begin, self.images(batch, min(self.batch, total - begin))
+            yield batch, begin, min(self.batch, total - begin)
+
+    def batches(
+        self, total: int, *, first: int = 0, world: World = ALONE
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(number of the first image, images) of this process's batches out of `total` images."""
+        for batch, begin, count in self.numbers(total, first, world):
+            yield begin, self.images(batch, count)
 
 
 def to_bytes(images: Tensor) -> Tensor:
