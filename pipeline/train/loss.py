@@ -192,6 +192,9 @@ class Objective:
             row = torch.arange(ws.shape[1], device=ws.device)
             second = row[None, :, None] >= latents.crossover[:, None, None]
             ws = torch.where(second, other, ws)
+        if torch.is_grad_enabled() and not ws.requires_grad:
+            # The mapping network is frozen; path lengths still want the slope of ws.
+            ws.requires_grad_()
         return self.generator.synthesis(ws, update_emas=update_averages), ws
 
     def judge(self, images: Tensor, c: Tensor) -> Tensor:
