@@ -338,10 +338,14 @@ class _Driver:
                 saved = time.monotonic()
         save()
 
-    def rows(self, name: str, make: Callable[[int], Iterable[tuple[int, Tensor]]]) -> Tensor:
-        """All processes' rows (N x k float64) of a pass; `make(done)` goes on after `done` rows."""
+    def rows(
+        self, name: str, make: Callable[[int], Iterable[tuple[int, Tensor]]], width: int
+    ) -> Tensor:
+        """All processes' rows (N x width float64) of a pass; `make(done)` goes on after `done`."""
         path = self.path(name)
-        parts = [] if path is None else _saved_rows(path)
+        parts = [torch.zeros(0, width, dtype=torch.float64)]
+        if path is not None:
+            parts += _saved_rows(path, width)
         numbers = [torch.arange(sum(len(part) for part in parts))]
         done = len(numbers[0])
 
