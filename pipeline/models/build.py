@@ -57,8 +57,13 @@ def build(
         "num_fp16_res": config.num_fp16_res,
     }
     if config.architecture == "stylegan2":
+        # Left out where it is the usual one, so that files name only what is special.
+        special: dict[str, Any] = (
+            {} if config.modulation == "demodulate" else {"modulation": config.modulation}
+        )
         generator: Generator = stylegan2.Generator(
             **common,
+            **special,
             architecture=config.g_architecture,
             use_noise=config.use_noise,
             square=square,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from pipeline.errors import check_choice, check_range
+from pipeline.errors import ConfigError, check_choice, check_range
 
 NETWORKS = ("stylegan2", "stylegan3-t", "stylegan3-r")
+MODULATIONS = ("demodulate", "adain")
 BLOCK_ARCHITECTURES = ("orig", "skip", "resnet")
 
 
@@ -31,6 +32,8 @@ class NetworkConfig:
     num_fp16_res: int = 4
     # StyleGAN2 generator: skip, resnet or orig.
     g_architecture: str = "skip"
+    # StyleGAN2 generator: demodulate, or adain as in StyleGAN's first version.
+    modulation: str = "demodulate"
     # StyleGAN2 generator: noise inputs.
     use_noise: bool = True
     # StyleGAN3: layers before the image layer.
@@ -51,6 +54,12 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_choice("network.architecture", self.architecture, NETWORKS)
+        check_choice("network.modulation", self.modulation, MODULATIONS)
+        if self.modulation == "adain" and self.architecture != "stylegan2":
+            raise ConfigError(
+                f"network.modulation=adain is StyleGAN2's option; {self.architecture} has none: "
+                "use network=stylegan2, or leave it out."
+            )
         check_choice("network.g_architecture", self.g_architecture, BLOCK_ARCHITECTURES)
         check_choice("network.d_architecture", self.d_architecture, BLOCK_ARCHITECTURES)
         for key in ("channel_base", "d_channel_base"):

@@ -78,6 +78,11 @@ def describe(network: nn.Module) -> ModuleRecord:
     if isinstance(network, stylegan3.Generator):
         return _generator3(network)
     if isinstance(network, stylegan2.Generator):
+        if network.init_kwargs.get("modulation", "demodulate") != "demodulate":
+            raise ModelError(
+                "a generator with AdaIN (network.modulation=adain) has no counterpart in the "
+                "official programs; export it with --format safetensors."
+            )
         return _generator2(network)
     if isinstance(network, stylegan2.Discriminator):
         return _discriminator(network)

@@ -39,12 +39,13 @@ from pipeline.models.stylegan2_layers import (
 )
 from torch_utils import rng
 from torch_utils.ops.bias_act import bias_act
-from torch_utils.ops.conv2d import modulated_conv2d
+from torch_utils.ops.conv2d import conv2d_resample, modulated_conv2d
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
 
 __all__ = [
     "ARCHITECTURES",
     "BINOMIAL_FILTER",
+    "AdaINLayer",
     "Conv2dLayer",
     "Discriminator",
     "DiscriminatorBlock",
@@ -59,6 +60,9 @@ __all__ = [
 ]
 
 NOISE_MODES = ("random", "const", "none")
+
+# Keeps the division finite where a map is flat; far below any map's deviation.
+INSTANCE_EPSILON = 1e-8
 
 # Block number whose output the drag editor follows (Pan et al. 2023: "the 6th block").
 DRAG_BLOCK = 5
@@ -135,6 +139,73 @@ class SynthesisLayer(nn.Module):
         return noise * self.noise_strength
 
 
+def adain(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """AdaIN(x, y) = y_s (x - mu) / sigma + y_b (Huang & Belongie 2017, eq. 8; Karras 2019, eq. 1).
+
+    x: [N, C, H, W]; scale, shift: [N, C]. Mean and deviation are each map's own.
+    """
+    deviation, mean = torch.std_mean(x.to(torch.float32), dim=(2, 3), correction=0, keepdim=True)
+    gain = scale[:, :, None, None] / (deviation + INSTANCE_EPSILON)
+    return ((x - mean) * gain + shift[:, :, None, None]).to(x.dtype)
+
+
+class AdaINLayer(SynthesisLayer):
+    """A synthesis layer as StyleGAN's first version has it (Karras et al. 2019, figure 1b).
+
+    Convolution, noise, bias and activation know nothing of w; then each map is normalised and gets
+    the style's own mean and deviation. For comparison with demodulation, which replaced it because
+    normalised maps drew droplets (Karras et al. 2020, section 2).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        size: tuple[int, int],
+        kernel_size: int = 3,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, w_dim, size, kernel_size, **options)
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
+        # y_s and y_b of every map, 1 and 0 at the start.
+        self.affine = FullyConnectedLayer(
+            w_dim, 2 * out_channels, bias_init=[1.0] * out_channels + [0.0] * out_channels
+        )
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        w: torch.Tensor,
+        options: SynthesisOptions,
+        gain: float = 1,
+    ) -> torch.Tensor:
+        """[N, in_channels, h, w], [N, w_dim] => [N, out_channels, *size]."""
+        x = conv2d_resample(
+            x,
+            (self.weight * self.weight_gain).to(x.dtype),
+            self.resample_filter,
+            up=self.up,
+            padding=self.padding,
+            flip_weight=self.up == 1,  # as in SynthesisLayer
+        )
+        noise = self._noise(x, options)
+        if noise is not None:
+            x = x + noise.to(x.dtype)
+        x = bias_act(x, self.bias, act=self.activation)
+        scale, shift = self.affine(w).chunk(2, dim=1)
+        x = adain(x, scale * gain, shift * gain)
+        clamp = self.conv_clamp
+        return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
+
+
+# How styles reach the feature maps.
+MODULATIONS: dict[str, type[SynthesisLayer]] = {
+    "demodulate": SynthesisLayer,
+    "adain": AdaINLayer,
+}
+
+
 class ToRGBLayer(nn.Module):
     """Modulated 1x1 convolution to image channels, without demodulation."""
 
@@ -201,9 +272,11 @@ class SynthesisBlock(nn.Module):
         use_noise: bool = True,
         activation: str = "lrelu",
         square: bool = True,
+        modulation: str = "demodulate",
     ) -> None:
         super().__init__()
         size = image_size(resolution, square)
+        kind = MODULATIONS[modulation]
         self.size = size
         self.out_channels = out_channels
         self.is_first = in_channels == 0
@@ -216,7 +289,7 @@ class SynthesisBlock(nn.Module):
         self.register_buffer("resample_filter", setup_filter(list(resample_filter)))
 
         def layer(channels: int, **kwargs: Any) -> SynthesisLayer:
-            return SynthesisLayer(
+            return kind(
                 channels, out_channels, w_dim, size, use_noise=use_noise, activation=activation,
                 conv_clamp=conv_clamp, **kwargs,
             )  # fmt: skip
@@ -299,6 +372,7 @@ class SynthesisNetwork(nn.Module):
         # give the same values, so the faster one is taken unless a call asks for one.
         super().__init__()
         check_choice("architecture", block_kwargs.get("architecture", "skip"), ARCHITECTURES)
+        check_choice("modulation", block_kwargs.get("modulation", "demodulate"), MODULATIONS)
         self.w_dim = w_dim
         self.img_resolution = img_resolution
         self.img_size = image_size(img_resolution, square)
