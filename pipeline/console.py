@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from torch_utils.ranks import ranks
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -28,8 +30,12 @@ FieldValue = float | int | str
 
 
 def say(text: str) -> None:
-    """Print one sentence to the user at once (flushed, so that it keeps its place in logs)."""
-    print(text, flush=True)
+    """Print one sentence to the user at once (flushed, so that it keeps its place in logs).
+
+    Of several processes of a run only the first one does.
+    """
+    if ranks().is_first:
+        print(text, flush=True)
 
 
 def complain(text: str) -> None:
@@ -48,8 +54,12 @@ class Progress(Protocol):
 def progress(description: str, total: float | None, unit: str) -> Iterator[Progress]:
     """Show how far a loop of `total` units (None: unknown) has come; yields a `Progress`.
 
-    `unit` is the plural noun shown after the count ("images", "kimg", "steps").
+    `unit` is the plural noun shown after the count ("images", "kimg", "steps"). Of several
+    processes of a run only the first one shows anything.
     """
+    if not ranks().is_first:
+        yield _NoProgress()
+        return
     if not sys.stderr.isatty():
         plain = _PlainProgress(description, total, unit)
         try:
@@ -76,6 +86,13 @@ def progress(description: str, total: float | None, unit: str) -> Iterator[Progr
             yield bar
         finally:
             bar.draw()
+
+
+class _NoProgress:
+    """What is shown where another process shows it."""
+
+    def advance(self, n: float = 1, **fields: FieldValue) -> None:
+        pass
 
 
 class _BarProgress:
@@ -183,6 +200,7 @@ def catch_stop() -> Iterator[Callable[[], bool]]:
     """
     asked = False
     owner = os.getpid()
+    first = ranks().is_first
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
@@ -192,6 +210,8 @@ def catch_stop() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        if not first:
+            return
         # os.write, because print is not safe when the signal arrives in the middle of a print.
         os.write(2, b"\nStopping after this step (again to stop at once) ...\n")
 

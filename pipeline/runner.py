@@ -21,6 +21,7 @@ from pipeline.artifacts.reference import check_name, parse
 from pipeline.artifacts.store import Artifact, Store, changed_files, quick_check
 from pipeline.console import duration, say, sigterm_interrupts
 from pipeline.errors import AnimedragError, ArtifactError, ConfigError, Interrupted
+from pipeline.launch import Crew, Order
 from pipeline.stages import STAGES, Stage, load, producer
 
 
@@ -39,13 +40,41 @@ class Outcome:
 
 
 def run_stage(
-    stage: Stage, config: Any, store: Store, stages: tuple[Stage, ...] = STAGES
+    stage: Stage,
+    config: Any,
+    store: Store,
+    stages: tuple[Stage, ...] = STAGES,
+    crew: Crew | None = None,
 ) -> Outcome:
     """Make what `stage` makes of `config` (its config dataclass), unless it is there already.
 
-    AnimedragError for everything that is about the user's input or machine; the draft stays then,
-    and the same call goes on from it.
+    With a `crew` this is its first process, and the others are in `follow_stage`. AnimedragError
+    for everything that is about the user's input or machine; the draft stays then, and the same
+    call goes on from it.
     """
+    outcome = _run_stage(stage, config, store, stages, crew)
+    if crew is not None:
+        crew.send(Order())
+    return outcome
+
+
+def follow_stage(stage: Stage, config: Any, crew: Crew) -> None:
+    """Take part, as another than the first process, in what the first one does of `stage`."""
+    with sigterm_interrupts(), _stoppable(stage):
+        while (work := crew.receive().work) is not None:
+            inputs, out = work
+            log = out.parent / f"error-{crew.ranks.rank}.log"
+            with _unforeseen(stage, log):
+                stage.run_function()(config, inputs, out)
+
+
+def _run_stage(
+    stage: Stage,
+    config: Any,
+    store: Store,
+    stages: tuple[Stage, ...],
+    crew: Crew | None,
+) -> Outcome:
     inputs, plan = _plan(stage, config, store, stages)
     finished = store.find_finished(plan)
     if finished is not None:
@@ -61,7 +90,7 @@ def run_stage(
                 draft.discard()
                 return _reused(stage, finished)
             store.hold_parents(plan)
-            return _work(stage, config, inputs, plan, draft)
+            return _work(stage, config, inputs, plan, draft, crew)
         finally:
             draft.close()
 
@@ -108,7 +137,12 @@ def _reused(stage: Stage, artifact: Artifact) -> Outcome:
 
 
 def _work(
-    stage: Stage, config: Any, inputs: Mapping[str, Path], plan: Plan, draft: Draft
+    stage: Stage,
+    config: Any,
+    inputs: dict[str, Path],
+    plan: Plan,
+    draft: Draft,
+    crew: Crew | None,
 ) -> Outcome:
     metrics = draft.finished_metrics()
     how = "resumed" if draft.begun else "run"
@@ -119,7 +153,10 @@ def _work(
             say(f"{stage.name}: resumed after {duration(draft.seconds)} of earlier work.")
         else:
             say(f"{stage.name}: making {plan.kind}/{plan.name}.")
-        metrics = _run(stage, config, inputs, draft)
+        if crew is not None and stage.parallel:
+            crew.send(Order((inputs, draft.out)))
+        with _unforeseen(stage, draft.error_log):
+            metrics = plain_metrics(stage.run_function()(config, inputs, draft.out))
     artifact = Artifact(draft.commit(metrics))
     manifest = artifact.manifest
     took = duration(manifest.wall_seconds)
@@ -127,17 +164,16 @@ def _work(
     return Outcome(artifact, how)
 
 
-def _run(
-    stage: Stage, config: Any, inputs: Mapping[str, Path], draft: Draft
-) -> dict[str, float | int | str]:
+@contextlib.contextmanager
+def _unforeseen(stage: Stage, log: Path) -> Iterator[None]:
+    """Turn an error that nobody foresaw into a sentence; its traceback goes into `log`."""
     try:
-        with disk_errors(draft.folder):
-            return plain_metrics(stage.run_function()(config, inputs, draft.out))
+        with disk_errors(log.parent):
+            yield
     except AnimedragError:
         raise
     except Exception as error:
-        log = draft.error_log
-        with disk_errors(draft.folder):
+        with disk_errors(log.parent):
             log.write_text(traceback.format_exc(), encoding="utf-8")
         raise StageFailed(
             f"{stage.name} stopped at an unexpected error ({type(error).__name__}: "

@@ -38,6 +38,9 @@ class Stage:
     # "module:function" called with (config, inputs). For what can be told quickly; `run` refuses
     # the rest.
     check: str | None = None
+    # Whether several processes of one run share its work (torch_utils/distributed.py): `run` is
+    # then called in all of them, else in the first alone. Only the first writes.
+    parallel: bool = False
     # Config keys that hold references to artifacts -> the kind they must have.
     inputs: Mapping[str, str] = field(default_factory=dict)
     # Those of them that, where null, are a parent of another input: key -> (input, its parent).
@@ -101,6 +104,7 @@ STAGES: tuple[Stage, ...] = (
         produces="model",
         config="pipeline.train.config:TrainConfig",
         run="pipeline.train.stage:run",
+        parallel=True,
         inputs={"dataset": "dataset", "resume_from": "model"},
         transient=("device", "cache_gb", "threads"),
     ),
@@ -111,6 +115,7 @@ STAGES: tuple[Stage, ...] = (
         produces="model",
         config="pipeline.train.config:FinetuneConfig",
         run="pipeline.train.stage:run",
+        parallel=True,
         inputs={"dataset": "dataset", "resume_from": "model"},
         transient=("device", "cache_gb", "threads"),
     ),

@@ -19,10 +19,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from pipeline import launch
 from pipeline.artifacts.store import Store
 from pipeline.console import complain, say
-from pipeline.errors import AnimedragError
-from pipeline.runner import first_line, run_stage
+from pipeline.errors import AnimedragError, ConfigError
+from pipeline.runner import first_line, follow_stage, run_stage
 from pipeline.settings import (
     check_keys,
     chosen_stages,
@@ -33,6 +34,7 @@ from pipeline.settings import (
     stage_config,
 )
 from pipeline.stages import GROUPS, STAGES, Group, Stage
+from torch_utils.ranks import ranks
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -40,8 +42,13 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def run(settings: DictConfig, stages: tuple[Stage, ...] = STAGES) -> None:
     """Run the stages that the composed config names."""
     store = Store(Path(settings.store).expanduser())
-    for stage in chosen_stages(settings, stages):
-        run_stage(stage, stage_config(settings, stage), store, stages)
+    chosen = [(stage, stage_config(settings, stage)) for stage in chosen_stages(settings, stages)]
+    with launch.crew() as crew:
+        for stage, config in chosen:
+            if crew is None or crew.is_first:
+                run_stage(stage, config, store, stages, crew)
+            else:
+                follow_stage(stage, config, crew)
 
 
 def main(
@@ -61,7 +68,7 @@ def main(
             return 0
         _run_with_hydra(stages, groups, conf)
     except AnimedragError as error:
-        complain(str(error))
+        _tell(error)
         return error.exit_code
     except KeyboardInterrupt:
         complain("Stopped.")
@@ -76,6 +83,17 @@ def main(
     return 0
 
 
+def _tell(error: AnimedragError) -> None:
+    """Say what is wrong, unless another process of this run does."""
+    if not str(error):
+        return
+    if not isinstance(error, launch.CrewLost) and int(os.environ.get("RANK", "0")):
+        # All processes have read the same wrong settings; the first one says so.
+        launch.let_first_speak()
+        return
+    complain(str(error))
+
+
 def _run_with_hydra(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: Path) -> None:
     """Let Hydra put the config together and run it, once or as a sweep."""
     schema = root_schema(stages, groups)
@@ -84,6 +102,7 @@ def _run_with_hydra(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: 
     def task(settings: DictConfig) -> None:
         try:
             check_keys(settings, schema)
+            launch.adopt_submitit()
             run(settings, stages)
         except AnimedragError as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -96,6 +115,8 @@ def _run_with_hydra(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: 
 
     register(stages, groups)
     sys.argv[1:] = quoted(sys.argv[1:], stages)
+    if ranks().size > 1:
+        sys.argv[1:] = for_several(sys.argv[1:], ranks().is_first)
     # Hydra would print a traceback, or its own words, and exit by itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     command = hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")
@@ -159,6 +180,16 @@ def quoted(arguments: list[str], stages: tuple[Stage, ...] = STAGES) -> list[str
     return [quote(argument) for argument in arguments]
 
 
+def for_several(arguments: list[str], is_first: bool) -> list[str]:
+    """The command line of one of several processes: Hydra's records are the first one's."""
+    if {"-m", "--multirun"} & set(arguments):
+        raise ConfigError(
+            "--multirun runs one command many times, torchrun one command in many processes; "
+            "start them one after the other, or let a cluster do both (docs/distributed.md)."
+        )
+    return arguments if is_first else [*arguments, "hydra.output_subdir=null", "hydra.run.dir=."]
+
+
 def _unforeseen(error: Exception) -> str:
     text = "".join(traceback.format_exception(error))
     log = Path("runs") / f"error-{os.getpid()}.log"
@@ -175,4 +206,4 @@ def _unforeseen(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch.end(main())

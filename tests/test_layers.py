@@ -26,6 +26,7 @@ LAYERS = (
     "pipeline.evaluate",
     "pipeline.stages",
     "pipeline.settings",
+    "pipeline.launch",
     "pipeline.runner",
     "scripts",
 )

@@ -6,21 +6,36 @@ import torch
 
 from pipeline.errors import ConfigError
 from torch_utils import native
+from torch_utils.ranks import ranks
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `name` (auto, cpu, cuda) means here.
+    """The device that `name` (auto, cpu, cuda) means here; each process of a run has its own GPU.
 
     ConfigError where cuda is asked for and torch sees no GPU.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError("device=cuda, but torch sees no GPU here; use device=cpu or device=auto.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    place = ranks()
+    if place.size == 1:
+        return torch.device("cuda")
+    return torch.device("cuda", place.local_rank % torch.cuda.device_count())
 
 
 def describe(device: torch.device) -> str:
     """What computes there, and why not what is faster: a phrase for the line at a run's start."""
+    place = ranks()
+    if place.size > 1:
+        several = f"{place.size} processes ({place.local_size} on this machine), each on "
+    else:
+        several = ""
+    return several + _describe_one(device)
+
+
+def _describe_one(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, operators in plain torch"
     status = native.status()

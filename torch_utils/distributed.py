@@ -182,7 +182,10 @@ def joined(place: Ranks, explain: Callable[[Exception], Exception] = _as_it_is) 
     if own_gpus:
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if own_gpus and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=TIMEOUT)
+    try:
+        dist.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise explain(error) from error
     world = World(place, explain)
     _members.append(world)
     try:

@@ -136,7 +136,7 @@ def train(
     *,
     seed: int,
     cadence: Cadence,
-    logbook: Logbook,
+    logbook: Logbook | None,
     states: Path,
     on_snapshot: Callable[[int], Mapping[str, float]],
     bar: Progress,
@@ -150,13 +150,13 @@ def train(
     `stop` says so (the state is saved then), Diverged when numbers are not finite or far too large;
     the state is of no use then, the saved ones are.
 
-    Every process of `world` calls this with its own `images` and the same of everything else;
-    only the first one's `logbook`, `on_snapshot` and `states` are used.
+    Every process of `world` calls this with its own `images` and the same of everything else. The
+    first one alone has a `logbook`, calls `on_snapshot` and writes into `states`.
     """
     pace = _Pace(state)
     if not world.broadcast(bool(saved_states(states))):
-        measured = on_snapshot(state.images_seen) if world.is_first else {}
-        if measured:
+        measured = on_snapshot(state.images_seen) if logbook is not None else {}
+        if logbook is not None and measured:
             logbook.write(state.images_seen, measured)
         save_state(state, states, cadence.kept_states, world)
     while state.images_seen < recipe.total_images:
@@ -180,12 +180,13 @@ def train(
             _check_health(statistics, state, recipe)
         if log_due:
             summary = _summary(statistics, state, recipe, pace()) | world.largest(_memory())
-            if world.is_first:
+            if logbook is not None:
                 summary |= on_snapshot(state.images_seen) if save_due else {}
                 logbook.write(state.images_seen, summary)
             state.statistics.clear()
         if save_due or stopping:
-            logbook.flush()
+            if logbook is not None:
+                logbook.flush()
             save_state(state, states, cadence.kept_states, world)
         bar.advance(recipe.batch / 1000, **_shown(state, pace()))
         if stopping and not done:

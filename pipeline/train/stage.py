@@ -4,7 +4,8 @@
 
 While training, `training_state/` in the draft holds what a resume needs; with the model it goes,
 unless settings keep it. `recipe.json` says what the settings were resolved to. A file called `stop`
-beside them ends the training as Ctrl-C does.
+beside them ends the training as Ctrl-C does. Several processes (torch_utils/distributed.py) go
+through all of it together, and the first one writes.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from pipeline.train.recipe import Recipe, make_recipe
 from pipeline.train.snapshots import FixedLatents, Judge
 from pipeline.train.start import TRAINING_STATE, Start, architecture, prepare
 from pipeline.train.state import TrainingState, restore_latest, saved_states
+from torch_utils import distributed
 from torch_utils.device import choose_device, describe
 
 REALS = "reals.png"
@@ -73,13 +75,16 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
 
     Goes on from the newest state in `out`, if an earlier run was cut off. Returns metrics.
     """
+    world = distributed.current()
     out.mkdir(parents=True, exist_ok=True)
-    if _was_finished(out):
+    if world.broadcast(_was_finished(out)):
         return _metrics(out)
     job = _prepare_job(config, inputs, out)
     (out / STOP).unlink(missing_ok=True)
     with threads(config.threads):
         state = _train_through(job)
+        if not world.is_first:
+            return {}
         # With the model complete, its states go: what else belongs to it is there by then.
         if rule := read_crop_rule(inputs["dataset"]):
             rule.write(out)
@@ -90,6 +95,7 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
 
 
 def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> Job:
+    world = distributed.current()
     device = choose_device(config.device)
     dataset = Dataset(inputs["dataset"])
     chosen = choose(
@@ -105,7 +111,9 @@ def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> 
         seed=config.seed,
         xflip=config.xflip,
         conditional=config.conditional,
-        cache_bytes=round(config.cache_gb * 2**30),
+        rows=world.rows,
+        # What a machine may spend is shared by its processes.
+        cache_bytes=round(config.cache_gb * 2**30 / world.local_size),
     )
     base = inputs.get("resume_from")
     recipe = make_recipe(
@@ -128,9 +136,10 @@ def threads(count: int | None) -> Iterator[None]:
 
 def _train_through(job: Job) -> TrainingState:
     """Train to the end, from the last good state with lower rates each time it diverges."""
+    world = distributed.current()
     announced = False
     while True:
-        rollbacks = read_rollbacks(job.out)
+        rollbacks = world.broadcast(read_rollbacks(job.out) if world.is_first else [])
         rate = rate_after(rollbacks)
         recipe = replace(
             job.recipe,
@@ -138,15 +147,18 @@ def _train_through(job: Job) -> TrainingState:
             discriminator_lr=job.recipe.discriminator_lr * rate,
         )
         start = prepare(job.config, recipe, job.images, job.base, job.device)
-        resumed = restore_latest(start.state, job.out / TRAINING_STATE) is not None
+        resumed = restore_latest(start.state, job.out / TRAINING_STATE, world) is not None
         if not announced:
-            _write_recipe(job, start)
+            if world.is_first:
+                _write_recipe(job, start)
             _announce(job, start, resumed)
             announced = True
         try:
             _train(replace(job, recipe=recipe), start.state)
         except Diverged as error:
-            _roll_back(job, rollbacks, error)
+            # All come to this together; the others wait above for the first one's decision.
+            if world.is_first:
+                _roll_back(job, rollbacks, error)
         else:
             return start.state
 
@@ -177,17 +189,19 @@ def _roll_back(job: Job, rollbacks: list[Rollback], error: Diverged) -> None:
 
 
 def _train(job: Job, state: TrainingState) -> None:
+    world = distributed.current()
     config, recipe, out = job.config, job.recipe, job.out
     columns, rows = config.sample_grid
     z_dim = state.objective.generator.z_dim
     grid = FixedLatents.draw(columns * rows, job.images, z_dim, config.seed, "samples")
-    logbook = Logbook(out, state.images_seen)
+    logbook = Logbook(out, state.images_seen) if world.is_first else None
     job.judge.begin(state.images_seen)
-    if not (out / REALS).exists():
+    if world.is_first and not (out / REALS).exists():
         reals = job.images.first(len(grid.z)).numpy().transpose(0, 2, 3, 1)
         Image.fromarray(tile(reals, columns).squeeze()).save(out / REALS)
 
     def on_snapshot(images_seen: int) -> dict[str, float]:
+        assert logbook is not None
         pictures = grid.render(state.averaged, job.device)
         logbook.write_samples(images_seen, pictures, columns)
         return job.judge.measure(state.networks, images_seen)
@@ -214,12 +228,14 @@ def _train(job: Job, state: TrainingState) -> None:
                 on_snapshot=on_snapshot,
                 bar=bar,
                 stop=lambda: asked_to_stop() or (out / STOP).exists(),
+                world=world,
             )
     except Interrupted:
         (out / STOP).unlink(missing_ok=True)
         raise
     finally:
-        logbook.close()
+        if logbook is not None:
+            logbook.close()
 
 
 def _was_finished(out: Path) -> bool:

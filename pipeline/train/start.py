@@ -25,9 +25,10 @@ from pipeline.train.augment import AdaController, AugmentPipe
 from pipeline.train.config import TrainConfig
 from pipeline.train.images import TrainingImages
 from pipeline.train.loss import Objective
+from pipeline.train.pieces import check_pieces
 from pipeline.train.recipe import Recipe, magnitude_ema_beta
 from pipeline.train.state import TrainingState, load_state, new_state, saved_states, state_file
-from torch_utils import rng
+from torch_utils import distributed, rng
 
 # Training states beside a model's networks, and in a draft.
 TRAINING_STATE = "training_state"
@@ -79,7 +80,7 @@ def prepare(
     generator = networks.generator.to(device).train()
     discriminator = networks.discriminator.to(device).train()
     _check_size(generator, images)
-    _check_groups(discriminator, recipe)
+    check_pieces(discriminator, recipe, distributed.current().size, config.STAGE)
     modules = [generator, discriminator, *([networks.averaged] if networks.averaged else [])]
     for network in modules:
         if isinstance(network, stylegan3.Generator):
@@ -210,20 +211,6 @@ def _use_full_precision(network: nn.Module) -> None:
     for module in network.modules():
         if "use_fp16" in vars(module):
             vars(module)["use_fp16"] = False
-
-
-def _check_groups(discriminator: nn.Module, recipe: Recipe) -> None:
-    """ConfigError unless the discriminator's minibatch statistics divide what it sees at once."""
-    for module in discriminator.modules():
-        if isinstance(module, stylegan2.MinibatchStdLayer):
-            group = min(module.group_size or recipe.microbatch, recipe.microbatch)
-            if recipe.microbatch % group:
-                more = math.ceil(recipe.microbatch / group) * group
-                raise ConfigError(
-                    f"{recipe.microbatch} images at once (train.microbatch, else train.batch) do "
-                    f"not split into the discriminator's groups of {group} (network.mbstd_group); "
-                    f"use a multiple of {group} such as {more}."
-                )
 
 
 def _check_size(generator: Generator, images: TrainingImages) -> None:
