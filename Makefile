@@ -32,8 +32,11 @@ BASE_FIRST := $(if $(BASE_FILE),import$(comma))
 BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$(CHARACTER)-base)") \
   $(if $(BASE),"preprocess.like=$(BASE_MODEL)" "finetune.resume_from=$(BASE_MODEL)")
 
+# What is made of MODEL=model/x, or model/x:v3, is called x.
+MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
+
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit report doctor bench clean
+.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit evaluate report doctor bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -94,6 +97,9 @@ invert: setup ## find a picture in a model: CHARACTER=ganyu IMAGE=drawing.png
 edit: setup ## drag points of that picture: CHARACTER=ganyu POINTS="x,y>x,y; ..." or RECIPE=file.json
 	$(RUN) stage=edit $(COMMON) $(if $(POINTS),"edit.points=$(POINTS)") \
 	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(ARGS)
+
+evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
+	$(RUN) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)
 
 report: setup ## one HTML page about all of it: CHARACTER=ganyu
 	$(RUN) stage=report $(COMMON) $(ARGS)

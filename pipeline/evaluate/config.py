@@ -1,10 +1,92 @@
-"""Settings of the report stage. Plain values only; knows nothing of folders or of HTML."""
+"""Settings of the evaluate, samples and report stages.
+
+Plain values only; knows nothing of folders or of HTML.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pipeline.errors import ConfigError, check_range
+from pipeline.errors import ConfigError, check_choice, check_range
+
+# The same names as in pipeline/metrics, which this module does not import: that takes torch.
+METRICS = ("fid", "kid", "precision", "recall", "is", "ppl", "eq_t", "eq_t_frac", "eq_r")
+FEATURES = ("auto", "inception", "efficientnet-lite0", "lpips-vgg", "lpips-alex")
+PARTS = ("train", "heldout", "all")
+
+
+@dataclass
+class EvaluateConfig:
+    """How good a model is, in figures; the defaults' reasons are in conf/stages/evaluate.yaml."""
+
+    # Name of the evaluation.
+    name: str = "character"
+    # Reference to the model that is measured.
+    model: str = "model/${character}"
+    # Reference to the dataset that it is compared with; null: the one it was trained on.
+    dataset: str | None = None
+    # Parts of the dataset compared with, each by itself: train, heldout, all.
+    parts: list[str] = field(default_factory=lambda: ["train", "heldout"])
+    # What is measured, names of pipeline.metrics.suite.METRICS.
+    metrics: list[str] = field(default_factory=lambda: ["fid", "kid", "precision", "recall", "is"])
+    seed: int = 0
+    # auto, cpu or cuda.
+    device: str = "auto"
+    # Feature network, one of pipeline.metrics.features.NAMES, or auto.
+    features: str = "auto"
+    # File of FID's Inception weights, needed for features=inception.
+    features_file: str | None = None
+    # 1: the model as it is; below 1 its images are more alike.
+    truncation_psi: float = 1.0
+    # Images made at once.
+    batch: int = 16
+    # Images for FID, KID, precision, recall and IS.
+    images: int = 2000
+    # Of these, feature vectors kept for KID, precision and recall.
+    keep: int = 5000
+    # Nearest neighbours that span the manifolds of precision and recall.
+    neighbours: int = 3
+    # Groups of the jackknife for FID's and IS's interval; 1: no interval.
+    groups: int = 10
+    # Pairs of images for PPL.
+    paths: int = 500
+    # Images moved for EQ-T and EQ-R.
+    moved: int = 50
+    # Also measure every training state that the model keeps.
+    snapshots: bool = False
+    # Images a snapshot is measured by.
+    snapshot_images: int = 500
+    # Images in each row of the sheets of most and least typical samples.
+    sheet_columns: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.metrics or not self.parts:
+            raise ConfigError("metrics and parts must each name one at least.")
+        for name in self.metrics:
+            check_choice("metrics", name, METRICS)
+        for part in self.parts:
+            check_choice("parts", part, PARTS)
+        for key in ("metrics", "parts"):
+            names = getattr(self, key)
+            if len(set(names)) < len(names):
+                raise ConfigError(f"{key}={','.join(names)} names something twice.")
+        check_choice("features", self.features, FEATURES)
+        if self.features == "inception" and self.features_file is None:
+            raise ConfigError(
+                "features=inception needs features_file, FID's Inception weights "
+                "(pt_inception-2015-12-05-6726825d.pth of pytorch-fid), which no package ships; "
+                "or take features=auto."
+            )
+        check_range("truncation_psi", self.truncation_psi, -2, 2)
+        check_range("batch", self.batch, 1, 1024)
+        check_range("images", self.images, 2, 1_000_000)
+        check_range("keep", self.keep, 2, 20_000)
+        check_range("neighbours", self.neighbours, 1, 100)
+        check_range("groups", self.groups, 1, 50)
+        check_range("paths", self.paths, 2, 1_000_000)
+        check_range("moved", self.moved, 2, 100_000)
+        check_range("snapshot_images", self.snapshot_images, 2, 1_000_000)
+        check_range("sheet_columns", self.sheet_columns, 1, 16)
 
 
 @dataclass
@@ -18,6 +100,7 @@ class ReportConfig:
     model: str | None = None
     inversion: str | None = None
     edit: str | None = None
+    evaluation: str | None = None
     # Sample grids shown between the first and the last one, both included.
     sample_grids: int = 6
     # Frames of the drag shown with their handles and targets, first and last included.

@@ -23,6 +23,7 @@ from pipeline.evaluate.pictures import Picture
 from pipeline.evaluate.plots import format_number
 from pipeline.evaluate.sections.dataset import DatasetSection, dataset_section
 from pipeline.evaluate.sections.drag import DragSection, drag_section
+from pipeline.evaluate.sections.evaluation import EvaluationSection, evaluation_section
 from pipeline.evaluate.sections.inversion import InversionSection, inversion_section
 from pipeline.evaluate.sections.shared import Table
 from pipeline.evaluate.sections.training import TrainingSection, training_section
@@ -51,6 +52,7 @@ class Page:
     warnings: list[str]
     dataset: DatasetSection | None
     training: TrainingSection | None
+    evaluation: EvaluationSection | None
     inversion: InversionSection | None
     drag: DragSection | None
     timings: Table | None
@@ -61,10 +63,10 @@ class Page:
 
 
 def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
-    """Read the artifacts in `inputs` (keys dataset, model, inversion, edit; any may be absent)."""
+    """Read the artifacts in `inputs` (keys as in ReportConfig; any may be absent)."""
     manifests, warnings = provenance.read_manifests(inputs)
     video_bytes = int(config.video_mib * 2**20)
-    dataset = model = inversion = edit = None
+    dataset = model = evaluation = inversion = edit = None
     if "dataset" in inputs:
         dataset = dataset_section(inputs["dataset"], config.picture_px)
     if "model" in inputs:
@@ -76,6 +78,8 @@ def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
             ada_target=_ada_target(manifest),
             metrics=manifest.metrics if manifest else None,
         )
+    if "evaluation" in inputs:
+        evaluation = evaluation_section(inputs["evaluation"], config.picture_px)
     if "inversion" in inputs:
         inversion = inversion_section(inputs["inversion"])
     if "edit" in inputs:
@@ -88,12 +92,13 @@ def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
         )
     return Page(
         title=config.name,
-        made=_made(dataset, model, inversion, edit),
+        made=_made(dataset, model, evaluation, inversion, edit),
         hero=(edit.before, edit.after) if edit and edit.before and edit.after else None,
         numbers=_numbers(dataset, model, edit, manifests),
         warnings=warnings + provenance.mismatches(manifests),
         dataset=dataset,
         training=model,
+        evaluation=evaluation,
         inversion=inversion,
         drag=edit,
         timings=provenance.timings(manifests),
@@ -125,6 +130,7 @@ def _ada_target(manifest: Manifest | None) -> float:
 def _made(
     dataset: DatasetSection | None,
     model: TrainingSection | None,
+    evaluation: EvaluationSection | None,
     inversion: InversionSection | None,
     edit: DragSection | None,
 ) -> str:
@@ -135,6 +141,8 @@ def _made(
         parts.append(f"a model that was shown {model.images_seen:,.0f} images")
     elif model:
         parts.append("a model")
+    if evaluation:
+        parts.append("its figures")
     if inversion:
         parts.append("an uploaded drawing found in the model")
     if edit:

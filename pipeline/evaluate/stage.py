@@ -19,7 +19,7 @@ def run(
     """Write `out`/report.html about the given artifacts; ConfigError if none is given."""
     if not inputs:
         raise ConfigError(
-            "A report needs at least one of dataset, model, inversion, edit; "
+            "A report needs at least one of dataset, model, evaluation, inversion, edit; "
             "give one, for example report.model=model/ganyu."
         )
     html = render(build_page(config, inputs)).encode("utf-8")

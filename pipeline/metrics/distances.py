@@ -24,21 +24,25 @@ class Gaussian:
     covariance: Tensor
 
 
-def matrix_root(matrix: Tensor) -> Tensor:
-    """The symmetric square root of a positive semi-definite matrix (d x d float64)."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+def factor(covariance: Tensor) -> Tensor:
+    """F with F F^T = covariance (d x d float64, positive semi-definite): d x rank."""
+    values, vectors = torch.linalg.eigh(covariance)
+    rounding = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    present = values > rounding
+    return vectors[:, present] * values[present].sqrt()
 
 
-def frechet_distance(a: Gaussian, b: Gaussian, root_of_a: Tensor | None = None) -> float:
+def frechet_distance(a: Gaussian, b: Gaussian, factor_of_a: Tensor | None = None) -> float:
     """The squared 2-Wasserstein distance of two Gaussians (Heusel 2017, eq. 6 = FID).
 
-    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), where the last trace is taken as that of
-    (C_a^(1/2) C_b C_a^(1/2))^(1/2), which is symmetric, so that no root of a rounding error below
-    zero appears. `root_of_a`: `matrix_root(a.covariance)`, for whoever compares many with one.
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). With C_a = F F^T the last trace is that of
+    the root of F^T C_b F, which is symmetric, so that no root of a rounding error below zero
+    appears, and as small as the rank of C_a, which is at most the number of samples less one.
+
+    factor_of_a: `factor(a.covariance)`, for whoever compares many with one.
     """
-    root = matrix_root(a.covariance) if root_of_a is None else root_of_a
-    shared = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+    f = factor(a.covariance) if factor_of_a is None else factor_of_a
+    shared = torch.linalg.eigvalsh(f.T @ b.covariance @ f).clamp(min=0).sqrt().sum()
     spread = a.covariance.trace() + b.covariance.trace() - 2 * shared
     distance = (a.mean - b.mean).square().sum() + spread
     return max(float(distance), 0.0)

@@ -8,8 +8,8 @@ other than those.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,8 @@ from torch_utils.distributed import ALONE, World
 PPL_LARGEST_PX = 256
 # In order of preference; the published figures are VGG16's.
 PPL_NETWORKS = {"lpips-vgg": "LPIPS VGG16", "lpips-alex": "LPIPS AlexNet"}
+# Fewer real images have no covariance and no neighbours.
+LEAST_REALS = 5
 # Seconds between saved states of a pass: the most that a kill can cost.
 SAVE_SECONDS = 30.0
 
@@ -70,14 +72,23 @@ OF_REALS = ("fid", "kid", "precision", "recall")
 
 @dataclass(frozen=True)
 class Result:
-    """One metric's figure. `estimate` is None where it cannot be had; `note` says why."""
+    """One metric's figure.
+
+    estimate: None where it cannot be had; `note` says why.
+    samples: generated images (or pairs of them) that it rests on.
+    network: the feature network, "" where there is none.
+    interval: how the interval was made.
+    against: which real images it compares with, and `reals`: how many.
+    """
 
     metric: str
     estimate: Estimate | None
-    samples: int
+    samples: int = 0
     network: str = ""
     interval: str = ""
     note: str = ""
+    against: str = ""
+    reals: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ def measure(
     effort: Effort,
     *,
     network: FeatureNetwork | None = None,
-    reals: FeatureStatistics | None = None,
+    reals: Mapping[str, FeatureStatistics] | None = None,
     states: Path | None = None,
     world: World = ALONE,
     watch: Watch | None = None,
@@ -121,7 +132,8 @@ def measure(
 
     Args:
         network: that `reals` were seen through; needed for OF_FEATURES.
-        reals: statistics of the real images (see `observe`); needed for OF_REALS.
+        reals: statistics of sets of real images by name (see `observe`); each of OF_REALS is
+            measured against each of them.
         states: folder for the states of unfinished passes; None: nothing is kept.
         world: the processes that share the work.
 
@@ -137,8 +149,11 @@ def measure(
         if network is None:
             raise ModelError("Metrics of features need a feature network.")
         fakes = _observe_fakes(driver, sampler, effort, network)
-        results += [_of_features(name, network, fakes, reals, effort)
-                    for name in names if name in OF_FEATURES]  # fmt: skip
+        for name in names:
+            if name in OF_REALS:
+                results += _against_each(name, network, fakes, reals or {}, effort)
+        if "is" in names:
+            results.append(_inception_score(network, fakes))
     if "ppl" in names:
         results.append(_path_length(driver, sampler, effort))
     moves = [name for name in names if name in equivariance.KINDS]
@@ -195,22 +210,38 @@ def _observe_fakes(
     return statistics.reduced(driver.world)
 
 
-def _of_features(
+def _against_each(
     name: str,
     network: FeatureNetwork,
     fakes: FeatureStatistics,
-    reals: FeatureStatistics | None,
+    reals: Mapping[str, FeatureStatistics],
+    effort: Effort,
+) -> list[Result]:
+    """The metric against every set of real images."""
+    if not reals:
+        return [Result(name, None, network=network.name, note="no real images were given")]
+    results = []
+    for against, some in reals.items():
+        if some.count < LEAST_REALS:
+            note = f"it needs at least {LEAST_REALS} real images, and there are {some.count}"
+            result = Result(name, None, network=network.name, note=note)
+        elif name == "fid":
+            result = _frechet(network, fakes, some)
+        else:
+            result = _of_pairs(name, network, fakes, some, effort)
+        results.append(replace(result, against=against, reals=some.count))
+    return results
+
+
+def _of_pairs(
+    name: str,
+    network: FeatureNetwork,
+    fakes: FeatureStatistics,
+    reals: FeatureStatistics,
     effort: Effort,
 ) -> Result:
+    """KID, precision or recall, which compare single images with each other."""
     kept = len(fakes.features)
-    if name == "is":
-        return _inception_score(network, fakes)
-    if reals is None:
-        return Result(name, None, 0, network.name, note="there are no real images to compare with")
-    if reals.count < 2:
-        return Result(name, None, 0, network.name, note="it needs at least two real images")
-    if name == "fid":
-        return _frechet(network, fakes, reals)
     if name == "kid":
         estimate = distances.kernel_distance(reals.features, fakes.features)
         return Result(name, estimate, kept, network.name, "bootstrap, 200 resamples")
@@ -223,10 +254,10 @@ def _of_features(
 
 def _frechet(network: FeatureNetwork, fakes: FeatureStatistics, reals: FeatureStatistics) -> Result:
     truth = reals.gaussian()
-    root = distances.matrix_root(truth.covariance)
+    factor = distances.factor(truth.covariance)
 
     def distance(without: int | None) -> float:
-        return distances.frechet_distance(truth, fakes.gaussian(without), root)
+        return distances.frechet_distance(truth, fakes.gaussian(without), factor)
 
     return _jackknifed("fid", network, fakes, distance)
 
@@ -234,7 +265,7 @@ def _frechet(network: FeatureNetwork, fakes: FeatureStatistics, reals: FeatureSt
 def _inception_score(network: FeatureNetwork, fakes: FeatureStatistics) -> Result:
     if not network.classes:
         note = f"{network.name} is no classifier, so that it has no class probabilities"
-        return Result("is", None, 0, network.name, note=note)
+        return Result("is", None, network=network.name, note=note)
 
     def score(without: int | None) -> float:
         return distances.inception_score(*fakes.class_statistics(without))
@@ -258,7 +289,7 @@ def _path_length(driver: _Driver, sampler: Sampler, effort: Effort) -> Result:
     name = next((name for name in PPL_NETWORKS if weights.find(name) is not None), None)
     if name is None:
         note = f"the weights of {' or '.join(PPL_NETWORKS)} are not on this machine"
-        return Result("ppl", None, 0, note=note)
+        return Result("ppl", None, note=note)
     metric = perceptual.load(name, sampler.device, smallest_px=0, largest_px=PPL_LARGEST_PX)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -299,7 +330,7 @@ def _equivariance(
             results.append(Result(kind, estimate, len(part), interval=_BOOTSTRAP))
     if len(known) < len(kinds):
         note = f"pictures of {side} px are smaller than the filter that turns them needs"
-        results.append(Result("eq_r", None, 0, note=note))
+        results.append(Result("eq_r", None, note=note))
     return results
 
 

@@ -216,6 +216,22 @@ def load_state(state: TrainingState, path: Path) -> None:
     _set(state, numbers, tensors)
 
 
+def read_network(path: Path, network: str) -> dict[str, Tensor]:
+    """State dict of one network ("G", "D" or "G_ema") in a state file.
+
+    TrainingError where the file cannot be read or holds no such network.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(f"{network}/")]  # noqa: SIM118
+            tensors = {name.partition("/")[2]: file.get_tensor(name).clone() for name in names}
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} cannot be read as a training state ({error}).") from error
+    if not tensors:
+        raise TrainingError(f"{path} holds no network {network}.")
+    return tensors
+
+
 def _set(state: TrainingState, numbers: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
     """Make the state what `_numbers` and `_tensors` said of another one."""
     for network, module in state.networks.items():
