@@ -17,8 +17,10 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from torch import nn
 
+from pipeline.artifacts.store import Store
 from pipeline.errors import ModelError
 from pipeline.models import checkpoint, nvidia_pkl_writer, stylegan2, stylegan3
+from pipeline.models.config import ImportConfig
 from pipeline.models.interchange import (
     export_networks,
     file_name_of,
@@ -27,6 +29,8 @@ from pipeline.models.interchange import (
 )
 from pipeline.models.nvidia_pkl import ModuleRecord, read
 from pipeline.models.nvidia_records import describe
+from pipeline.runner import run_stage
+from pipeline.stages import find_stage
 from scripts.export import main
 
 PICKLES = ("sg3_stylegan2_u_aug", "sg3_stylegan3t_u", "sg2ada_u", "sg2ada_c_aug")
@@ -171,58 +175,70 @@ def _reconstruct_persistent_obj(meta):
 """
 LOADER = """
 import pickle, sys, numpy, torch
-with open(sys.argv[1], "rb") as stream:
-    content = pickle.load(stream)
-arrays = {}
-for key in ("G", "D", "G_ema"):
-    network = content[key]
-    assert isinstance(network, torch.nn.Module) and not network.training
-    assert not any(p.requires_grad for p in network.parameters())
-    network.register_forward_hook(lambda *_: None)
-    network.to(torch.float64).float().train().requires_grad_(True).eval()
-    for name, tensor in network.state_dict().items():
-        arrays[f"{key}/{name}"] = tensor.numpy()
-    arrays[f"{key} class"] = numpy.array(type(network).__module__)
-assert content["augment_pipe"] is None and content["training_set_kwargs"] is None
-layer = getattr(content["G_ema"].synthesis, "L1_36_12", None)
-if layer is not None:
-    assert int(layer.in_size[1]) == 36 and type(layer.in_size).__name__ == "ndarray"
-numpy.savez(sys.argv[2], **arrays)
+def load(path, out):
+    with open(path, "rb") as stream:
+        content = pickle.load(stream)
+    arrays = {}
+    for key in ("G", "D", "G_ema"):
+        network = content[key]
+        assert isinstance(network, torch.nn.Module) and not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+        network.register_forward_hook(lambda *_: None)
+        network.to(torch.float64).float().train().requires_grad_(True).eval()
+        for name, tensor in network.state_dict().items():
+            arrays[f"{key}/{name}"] = tensor.numpy()
+        arrays[f"{key} class"] = numpy.array(type(network).__module__)
+    assert content["augment_pipe"] is None and content["training_set_kwargs"] is None
+    layer = getattr(content["G_ema"].synthesis, "L1_36_12", None)
+    if layer is not None:
+        assert int(layer.in_size[1]) == 36 and type(layer.in_size).__name__ == "ndarray"
+    numpy.savez(out, **arrays)
+
+for path in sys.argv[1:]:
+    load(path, path.replace(".pkl", ".npz"))
 """
 
 
-@pytest.mark.parametrize("name", ["sg3_stylegan2_u_aug", "sg3_stylegan3t_u"])
 def test_an_ordinary_unpickler_beside_their_classes_loads_it(
-    name: str, golden_dir: Path, tmp_path: Path
+    golden_dir: Path, tmp_path: Path
 ) -> None:
-    imported = import_networks(read(golden_dir / "pkl_nosource" / f"{name}.pkl")).networks
-    exported = tmp_path / "stylegan.pkl"
-    export_networks(exported, imported)
+    models = {
+        family: import_networks(read(golden_dir / "pkl_nosource" / f"{name}.pkl")).networks
+        for family, name in (
+            ("stylegan2", "sg3_stylegan2_u_aug"),
+            ("stylegan3", "sg3_stylegan3t_u"),
+        )
+    }
+    for family, imported in models.items():
+        export_networks(tmp_path / f"{family}.pkl", imported)
     program = tmp_path / "program"
     (program / "torch_utils").mkdir(parents=True)
     (program / "training").mkdir()
     (program / "torch_utils" / "persistence.py").write_text(PERSISTENCE)
-    records = {
-        record for network in imported.values() for record in describe(network).walk().values()
-    }
+    records = [
+        record
+        for imported in models.values()
+        for network in imported.values()
+        for record in describe(network).walk().values()
+    ]
+    classes = "".join(
+        f"class {name}(torch.nn.Module): pass\n" for name in {r.class_name for r in records}
+    )
     for module in ("networks_stylegan2", "networks_stylegan3"):
-        classes = "".join(
-            f"class {cls}(torch.nn.Module): pass\n" for cls in {r.class_name for r in records}
-        )
         (program / "training" / f"{module}.py").write_text("import torch\n" + classes)
     (program / "load.py").write_text(LOADER)
     done = subprocess.run(
-        [sys.executable, "load.py", str(exported), "out.npz"],
+        [sys.executable, "load.py", *(str(tmp_path / f"{family}.pkl") for family in models)],
         cwd=program, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    with np.load(program / "out.npz") as arrays:
-        for key, network in imported.items():
-            for tensor, value in network.state_dict().items():
-                np.testing.assert_array_equal(arrays[f"{key}/{tensor}"], value.numpy())
-        family = "stylegan3" if "stylegan3" in name.removeprefix("sg3_") else "stylegan2"
-        assert str(arrays["G_ema class"]) == f"training.networks_{family}"
-        assert str(arrays["D class"]) == "training.networks_stylegan2"
+    for family, imported in models.items():
+        with np.load(tmp_path / f"{family}.npz") as arrays:
+            for key, network in imported.items():
+                for tensor, value in network.state_dict().items():
+                    np.testing.assert_array_equal(arrays[f"{key}/{tensor}"], value.numpy())
+            assert str(arrays["G_ema class"]) == f"training.networks_{family}"
+            assert str(arrays["D class"]) == "training.networks_stylegan2"
 
 
 def test_the_writer_matches_pickle_on_plain_values() -> None:
@@ -363,12 +379,7 @@ def test_wrong_references_end_in_a_sentence(
 def test_an_imported_model_is_exported_by_its_reference(golden_dir: Path, tmp_path: Path) -> None:
     source = golden_dir / "pkl_nosource" / "sg3_stylegan3t_u.pkl"
     store = tmp_path / "store"
-    command = ["scripts.run", "stage=import", "character=furina", f"import.pkl={source}"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command, f"store={store}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_stage(find_stage("import"), ImportConfig("furina", str(source)), Store(store))
     assert invoke("model/furina", tmp_path / "out", "--store", store).exit_code == 0
     back = read(tmp_path / "out" / "stylegan3-furina-32x32.pkl")
     for key, network in read(source).networks.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from pipeline.models.interchange import file_name, import_networks, parse_file_n
 from pipeline.models.nvidia_pkl import ModuleRecord, NetworkPickle, read
 from pipeline.models.nvidia_records import describe
 from pipeline.models.stage import run
+from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
+from torch_utils.ops.conv2d import conv2d_resample
 
 PICKLES = (
     "sg2ada_c_aug.pkl",
@@ -77,11 +80,53 @@ def test_tensors_images_and_logits_are_the_official_ones(
         img = generator(z, c, truncation_psi=0.7, noise_mode="const")
         logits = discriminator(torch.tensor(expected["img_G_ema_psi07"]), c)
     np.testing.assert_allclose(img.numpy(), expected["img_G_ema_psi07"], atol=1e-5, rtol=0)
-    # stylegan2-ada-pytorch ran its discriminator in half precision, as it does on a CPU too.
+    # stylegan2-ada-pytorch ran its discriminator in half precision, as it does on a CPU too (see
+    # test_adas_logits_are_ours_in_half_precision).
     is_ada = "stylegan2-ada" in description["made_with"]
     assert imported.dialect == ("stylegan2-ada" if is_ada else "stylegan3")
     tolerance = 3e-3 if is_ada else 1e-5
     np.testing.assert_allclose(logits.numpy(), expected["logits_D"], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["sg2ada_u", "sg2ada_c_aug"])
+def test_adas_logits_are_ours_in_half_precision(
+    name: str, golden: Golden, pickles: Callable[[str], NetworkPickle]
+) -> None:
+    """What parts us from stylegan2-ada-pytorch's logits is its half precision, to the last digit.
+
+    Its highest resolutions run in float16 on a CPU too: every layer of the paper (weights with
+    their gain, convolution, bias, activation, gain, clamp) computed with float16 in and out.
+    """
+    expected, description = golden(f"pkl_nosource/{name}")
+    network = import_networks(pickles(f"{name}.pkl")).networks["D"]
+    assert isinstance(network, stylegan2.Discriminator)
+    assert description["D_kwargs"]["num_fp16_res"] == 4
+
+    def layer(module: stylegan2.Conv2dLayer, x: torch.Tensor, gain: float = 1) -> torch.Tensor:
+        weight = (module.weight * module.weight_gain).half()
+        y = conv2d_resample(
+            x, weight, module.resample_filter, down=module.down, padding=module.padding
+        )
+        gain *= ACTIVATIONS[module.activation].gain
+        clamp = (
+            None
+            if module.conv_clamp is None
+            else module.conv_clamp * gain / (ACTIVATIONS[module.activation].gain)
+        )
+        return bias_act(y, module.bias, act=module.activation, gain=gain, clamp=clamp)
+
+    x = None
+    with torch.no_grad():
+        image, c = torch.tensor(expected["img_G_ema_psi07"]), torch.tensor(expected["c"])
+        for resolution in network.layer_names:
+            block = network.get_submodule(resolution)
+            assert isinstance(block, stylegan2.DiscriminatorBlock)
+            x = layer(block.fromrgb, image.half()) if x is None else x
+            shortcut = layer(block.skip, x, math.sqrt(0.5))
+            x = shortcut + layer(block.conv1, layer(block.conv0, x), math.sqrt(0.5))
+        label = None if network.mapping is None else network.mapping(None, c)
+        logits = network.b4(x, None, label)
+    np.testing.assert_allclose(logits.numpy(), expected["logits_D"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

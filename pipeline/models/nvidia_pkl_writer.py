@@ -17,12 +17,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.models.nvidia_pkl import (
-    LEGACY_MAGIC,
-    LEGACY_PROTOCOL,
-    STORAGE_DTYPES,
-    ModuleRecord,
-)
+from pipeline.models.module_record import ModuleRecord
+from pipeline.models.nvidia_stand_ins import LEGACY_MAGIC, LEGACY_PROTOCOL, STORAGE_DTYPES
 
 _KINDS = {dtype: kind for kind, dtype in STORAGE_DTYPES.items()}
 _SIZES = {"protocol_version": LEGACY_PROTOCOL, "little_endian": True}

@@ -23,7 +23,7 @@ from torch import nn
 from pipeline.errors import ModelError
 from pipeline.models import stylegan2, stylegan3
 from pipeline.models.layers import FullyConnectedLayer, MappingNetwork
-from pipeline.models.nvidia_pkl import ModuleRecord
+from pipeline.models.module_record import ModuleRecord
 from torch_utils.ops.bias_act import ACTIVATIONS
 
 STYLEGAN2 = "stylegan2"
