@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from torch_utils import native
+from torch_utils.ops.taps import mirrored
 
 # Vectors are at most this long; a mask's quarter rows are padded to it (csrc/cpu/planes.h).
 _MASK_LANES = 16
@@ -31,7 +32,7 @@ class Lines:
     zero outside [0, mid). Pairs are (x, y).
     """
 
-    up_taps: Tensor  # [taps] for both axes, or [height, width]
+    up_taps: Tensor  # [taps] for both axes, or [height, width]; see taps.py
     down_taps: Tensor
     up: tuple[int, int]
     down: tuple[int, int]
@@ -57,8 +58,8 @@ class Lines:
         up_taps = (self.up_taps.shape[-1], self.up_taps.shape[0])
         down_taps = (self.down_taps.shape[-1], self.down_taps.shape[0])
         return Lines(
-            up_taps=_mirrored(self.down_taps),
-            down_taps=_mirrored(self.up_taps),
+            up_taps=mirrored(self.down_taps),
+            down_taps=mirrored(self.up_taps),
             up=self.down,
             down=self.up,
             mid=self.mid,
@@ -71,10 +72,6 @@ class Lines:
 def _pair(values: Any) -> tuple[int, int]:
     x, y = values
     return int(x), int(y)
-
-
-def _mirrored(taps: Tensor) -> Tensor:
-    return taps.flip(list(range(taps.ndim)))
 
 
 def _lines(
@@ -90,30 +87,6 @@ def _lines(
         _pair(starts[:2]),
         _pair(starts[2:]),
     )
-
-
-# The factorisation of each filter that was met, with the filter's version then.
-_factors: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def separated(taps: Tensor) -> Tensor:
-    """The 1-D taps whose outer product with themselves a 2-D filter is, else the filter.
-
-    StyleGAN2 keeps its short filters in two dimensions; along the axes they cost far less.
-    """
-    if taps.ndim == 1:
-        return taps
-    if taps.shape[0] != taps.shape[1]:
-        return taps
-    known = _factors.get(taps)
-    if known is not None and known[0] == taps._version:
-        return known[1]
-    values = taps.detach().to("cpu", torch.float64)
-    line = values.sum(0) / values.sum().abs().sqrt() if values.sum() > 0 else values.diag()
-    exact = torch.allclose(torch.outer(line, line), values, rtol=1e-6, atol=1e-9)
-    result = line.to(taps.dtype).to(taps.device) if exact else taps
-    _factors[taps] = (taps._version, result)
-    return result
 
 
 def resample(x: Tensor, lines: Lines) -> Tensor:
@@ -156,7 +129,15 @@ def _operators() -> Any:
 
 
 def _empty_result(x: Tensor, sizes: list[int]) -> Tensor:
-    return x.new_empty([x.shape[0], x.shape[1], sizes[3], sizes[2]])
+    return _empty(x, [x.shape[0], x.shape[1], sizes[3], sizes[2]])
+
+
+def _empty(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A result of that shape: on a GPU in x's layout, on the CPU contiguous."""
+    last = x.device.type == "cuda" and x.ndim == 4
+    last = last and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
 def _register_resample() -> None:
@@ -190,7 +171,7 @@ def _register_filtered_lrelu() -> None:
         x: Tensor, bias: Any, up_taps: Tensor, down_taps: Tensor, up: int, down: int,
         sizes: Any, starts: Any, gain: float, slope: float, clamp: float, write_mask: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        bytes_a_plane = _mask_bytes(up, down, sizes)
+        bytes_a_plane = _mask_bytes(x.device, up, down, sizes)
         mask = x.new_empty(
             [x.shape[0] if write_mask else 0, x.shape[1], bytes_a_plane], dtype=torch.uint8
         )
@@ -240,8 +221,10 @@ def _register_filtered_lrelu() -> None:
     torch.library.register_autograd(masked, backward_masked, setup_context=remember_masked)
 
 
-def _mask_bytes(up: int, down: int, sizes: list[int]) -> int:
-    """As csrc/cpu/ops_cpu.cpp computes it."""
+def _mask_bytes(device: torch.device, up: int, down: int, sizes: list[int]) -> int:
+    """Of one plane, as csrc/cuda/ops_cuda.cpp and csrc/cpu/ops_cpu.cpp compute it."""
+    if device.type == "cuda":
+        return math.ceil(sizes[1] / 4) * sizes[0]
     period = math.lcm(up, down)
     places = math.ceil(sizes[0] / period)
     quarter = math.ceil(math.ceil(places / 4) / _MASK_LANES) * _MASK_LANES
@@ -253,11 +236,11 @@ def _register_bias_lrelu() -> None:
 
     @torch.library.register_fake(name)
     def _(x: Tensor, bias: Any, gain: float, slope: float, clamp: float) -> Tensor:
-        return x.new_empty(x.shape)
+        return _empty(x, x.shape)
 
     @torch.library.register_fake(of_gradient)
     def _(dy: Tensor, y: Tensor, gain: float, slope: float, clamp: float) -> tuple[Tensor, Tensor]:
-        return dy.new_empty(dy.shape), dy.new_empty([dy.shape[1]])
+        return _empty(dy, dy.shape), dy.new_empty([dy.shape[1]])
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, bias, *constants = inputs

@@ -14,6 +14,7 @@ import torch
 from torch_utils import native
 from torch_utils.ops import compiled
 from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.taps import prepared
 from torch_utils.ops.upfirdn2d import Padding, filter_size, parse_padding, upfirdn2d
 
 
@@ -74,8 +75,8 @@ def _lines(
     if min(out) < 1:
         raise ValueError(f"the filters leave nothing of {x.shape[3]}x{x.shape[2]} pixels")
     return compiled.Lines(
-        up_taps=_taps(fu, x, gain=up**2, flip_filter=flip_filter),
-        down_taps=_taps(fd, x, gain=1, flip_filter=flip_filter),
+        up_taps=prepared(fu, x, up**2, flip_filter),
+        down_taps=prepared(fd, x, 1, flip_filter),
         up=(up, up),
         down=(down, down),
         mid=mid,
@@ -83,10 +84,3 @@ def _lines(
         up_start=(x0, y0),
         down_start=(0, 0),
     )
-
-
-def _taps(f: torch.Tensor | None, x: torch.Tensor, gain: float, flip_filter: bool) -> torch.Tensor:
-    if f is None:
-        f = x.new_ones([1])
-    f = f.to(x.dtype) * gain ** (f.ndim / 2)
-    return f if flip_filter else f.flip(list(range(f.ndim)))

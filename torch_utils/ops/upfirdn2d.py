@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from torch_utils import native
 from torch_utils.ops import compiled
+from torch_utils.ops.taps import prepared
 
 Factor = int | Sequence[int]  # one number for both axes, or [x, y]
 Padding = int | Sequence[int]  # one number, [x, y], or [x0, x1, y0, y1]; negative values crop
@@ -122,17 +123,13 @@ def upfirdn2d(
             _out_size(x.shape[3], width, up_x, down_x, pad[:2]),
         ]
         return x.new_zeros([*x.shape[:2], *size]) + x.sum()  # the sum keeps the graph connected
-    if f is None:
-        f = torch.ones([1, 1], device=x.device)
     if native.runs_on(x):
-        f = compiled.separated(f)  # before anything makes a new tensor of it: it is remembered
-    f = f.to(x.dtype)
+        return _compiled(x, prepared(f, x, gain, flip_filter), (up_x, up_y), (down_x, down_y), pad)
+    f = torch.ones([1, 1], dtype=x.dtype, device=x.device) if f is None else f.to(x.dtype)
     if gain != 1:
         f = f * gain ** (f.ndim / 2)
     if not flip_filter:
         f = f.flip(list(range(f.ndim)))
-    if native.runs_on(x):
-        return _compiled(x, f, (up_x, up_y), (down_x, down_y), pad)
     if f.ndim == 1:
         x = _pass(x, f[None, :], (up_x, 1), (down_x, 1), (*pad[:2], 0, 0))
         return _pass(x, f[:, None], (1, up_y), (1, down_y), (0, 0, *pad[2:]))
