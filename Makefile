@@ -41,7 +41,7 @@ MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
-setup: $(VENV)/.ready ## make .venv, install the tested versions, fetch model files, check the machine
+setup: $(VENV)/.ready build/kernels/.made ## make .venv, install the tested versions, fetch model files, check the machine
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 13)))' || { \
@@ -52,11 +52,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "Installing the tested versions into $(VENV) (about 2 minutes) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	@$(PY) -m scripts.fetch_weights
-	@$(PY) -m scripts.build_kernels
-	@$(PY) -m scripts.doctor --quiet
 	@touch $@
 
-kernels: $(VENV)/.ready ## compile the fast operators (setup does; again after a change of csrc/)
+# Again after `make clean` or a change of the sources; what is already compiled is found, not made.
+build/kernels/.made: $(VENV)/.ready $(wildcard torch_utils/csrc/*.cpp torch_utils/csrc/*/*)
+	@$(PY) -m scripts.build_kernels
+	@$(PY) -m scripts.doctor --quiet
+	@mkdir -p $(@D) && touch $@
+
+kernels: $(VENV)/.ready ## compile the fast operators for this processor and GPU (setup does)
 	$(PY) -m scripts.build_kernels --strict
 
 # ---- the road ----------------------------------------------------------------------------------

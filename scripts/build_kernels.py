@@ -6,24 +6,54 @@ also runs in plain torch. With `--strict` that is an error.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import click
 
 
 @click.command()
 @click.option("--strict", is_flag=True, help="Exit with an error if they cannot be compiled.")
 def main(strict: bool) -> None:
-    """Compile the operators for this machine's processor (about half a minute, once)."""
+    """Compile the operators for this machine's processor and GPUs (once, some minutes)."""
     from torch_utils import native
 
-    if not native.library_path().is_file():
-        click.echo("Compiling the operators (once, about half a minute) ...")
-    try:
-        native.build()
-    except native.BuildError as error:
-        click.echo(str(error))
-        raise SystemExit(1 if strict else 0) from error
-    status = native.status()
-    click.echo(f"Operators: {'compiled, ' if status.loaded else 'plain torch, '}{status.reason}")
+    problems = []
+    for what, build in (("operators", native.build), ("CUDA kernels", native.build_cuda)):
+        try:
+            build(_progress(what))
+        except native.BuildError as error:
+            click.echo(str(error))
+            problems.append(error)
+    click.echo(f"Operators on the CPU: {_sentence(native.status())}")
+    if native.device_capabilities():
+        click.echo(f"Operators on the GPU: {_sentence(native.cuda_status())}")
+    if strict and problems:
+        raise SystemExit(1)
+
+
+def _sentence(status: object) -> str:
+    from torch_utils.native import PLAIN_COST, Status
+
+    assert isinstance(status, Status)
+    if status.loaded:
+        return f"compiled, {status.reason}"
+    return f"plain torch, {PLAIN_COST}: {status.reason}"
+
+
+def _progress(what: str) -> Callable[[int, int, str], None]:
+    """One line that renews itself on a terminal; elsewhere one line at the first step."""
+
+    def report(done: int, total: int, step: str) -> None:
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            click.echo(
+                f"\r\033[KCompiling the {what} [{done}/{total}] {step}{end}", err=True, nl=False
+            )
+        elif done == 1:
+            click.echo(f"Compiling the {what} (once; {total} steps) ...", err=True)
+
+    return report
 
 
 if __name__ == "__main__":

@@ -21,11 +21,17 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_slow_operators_are_named_with_the_reason(
-    loaded: bool, monkeypatch: pytest.MonkeyPatch
+    loaded: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "status", lambda: native.Status(loaded, "because"))
-    said = describe(torch.device("cpu"))
+    other = native.Status(not loaded, "the other device")
+    this = native.Status(loaded, "because")
+    monkeypatch.setattr(native, "status", lambda: this if device == "cpu" else other)
+    monkeypatch.setattr(native, "cuda_status", lambda: this if device == "cuda" else other)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    said = describe(torch.device(device))
     assert "because" in said
+    assert ("a GPU" in said) is (device == "cuda")
     assert ("compiled" in said) is loaded
     assert ("slower" in said) is not loaded

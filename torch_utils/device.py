@@ -36,9 +36,8 @@ def describe(device: torch.device) -> str:
 
 
 def _describe_one(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, operators in plain torch"
-    status = native.status()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    status = native.status_on(device)
     if status.loaded:
-        return f"the CPU, compiled operators ({status.reason})"
-    return f"the CPU, operators in plain torch, several times slower: {status.reason}"
+        return f"{name}, compiled operators ({status.reason})"
+    return f"{name}, operators in plain torch, {native.PLAIN_COST}: {status.reason}"
