@@ -75,7 +75,7 @@ def test_the_layer_is_no_finer_than_a_quarter_of_the_picture(make: Any) -> None:
     assert features.shape == (1, frame.channels, frame.height, frame.width)
 
 
-def test_a_drag_measures_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drag_measures_in_full_precision_without_gradients_of_scaled_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     network = sg2()
     asked: list[dict[str, Any]] = []
     features = network.synthesis.features
@@ -86,7 +86,7 @@ def test_a_drag_measures_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(network.synthesis, "features", watched)
     drag_model(network, "b16").features(ws_of(network))
-    assert asked == [{"noise_mode": "const", "force_fp32": True}]
+    assert asked == [{"noise_mode": "const", "force_fp32": True, "fused_modconv": False}]
 
 
 @pytest.mark.parametrize("make", [sg2, sg3])

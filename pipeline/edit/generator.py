@@ -41,13 +41,16 @@ def drag_model(generator: Any, layer: str) -> DragModel:
     """The generator's features of `layer` and their place in the picture.
 
     The network is run only up to that layer, in full precision (half precision's gradients
-    vanish); noise is the constant noise of its buffers.
+    vanish); noise is the constant noise of its buffers. Modulation scales activations: scaled
+    weights would each need a gradient, as long as the layer itself, on the way back to ws.
     """
     synthesis = generator.synthesis
     frame = synthesis.feature_frame(layer)
 
     def features(ws: Tensor) -> Tensor:
-        return synthesis.features(ws, layer, noise_mode="const", force_fp32=True)
+        return synthesis.features(
+            ws, layer, noise_mode="const", force_fp32=True, fused_modconv=False
+        )
 
     width = round((frame.width - 2 * frame.offset) / frame.scale)
     height = round((frame.height - 2 * frame.offset) / frame.scale)
