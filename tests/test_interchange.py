@@ -26,7 +26,7 @@ from pipeline.models.config import ImportConfig
 from pipeline.models.interchange import file_name, import_networks, parse_file_name
 from pipeline.models.nvidia_pkl import ModuleRecord, NetworkPickle, read
 from pipeline.models.nvidia_records import describe
-from pipeline.models.stage import run
+from pipeline.models.stage import check, run
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
 from torch_utils.ops.conv2d import conv2d_resample
 
@@ -452,10 +452,33 @@ def test_command_line_refuses_in_one_sentence(tmp_path: Path) -> None:
     assert "TensorFlow" in done.stderr
     assert "legacy.py" in done.stderr
     assert done.stderr.count("\n") == 1
+    assert done.stdout == ""  # refused before it is begun
+    assert not list((tmp_path / "store").glob(".drafts/*"))
 
 
 # ---------------------------------------------------------------------------------------------
 # Names of files.
+
+
+def test_a_name_that_claims_another_network_is_refused(golden_dir: Path, tmp_path: Path) -> None:
+    """A name in the format must be true of what is in the file; other names claim nothing."""
+    source = golden_dir / "pkl_nosource" / "sg2ada_u.pkl"
+
+    def imported(name: str) -> str:
+        path = tmp_path / name
+        path.write_bytes(source.read_bytes())
+        try:
+            check(ImportConfig("ganyu", str(path)), {"pkl": path})
+        except ModelError as error:
+            return str(error)
+        return "taken"
+
+    for name in ("stylegan2-ffhq-32x32.pkl", "network-snapshot-000300.pkl", "ganyu-512x512.pkl"):
+        assert imported(name) == "taken"
+    for name in ("stylegan3-ffhq-32x32.pkl", "stylegan2-ffhq-64x64.pkl"):
+        assert "rename it to stylegan2-ffhq-32x32.pkl" in imported(name)
+    for name in ("stylegan4-ffhq-32x32.pkl", "StyleGAN2-ffhq-32x32.pkl", "stylegan2-a b-32x32.pkl"):
+        assert "<model_type>-<name>-<WxH>.pkl" in imported(name)
 
 
 @settings(deadline=None)

@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, DataError, Interrupted, ModelError
 from pipeline.invert import picture, pti
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
 from pipeline.invert.inversion import Inversion
-from pipeline.invert.stage import run
+from pipeline.invert.stage import check, run
 from pipeline.models import checkpoint
 from pipeline.models.stylegan2 import Discriminator
 from pipeline.models.stylegan2 import Generator as StyleGan2
@@ -135,6 +135,17 @@ def test_wplus_best_start_locality_and_another_seed(
         same = (tmp_path / "a" / name).read_bytes()
         assert same == (tmp_path / "again" / name).read_bytes()
         assert same != (tmp_path / "b" / name).read_bytes()
+
+
+def test_an_inversion_far_from_its_picture_is_said_to_be_so(
+    tmp_path: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = run(config(tune={"steps": 0}), inputs, tmp_path / "far")
+    assert far["psnr_tuned_db"] < 17  # type: ignore[operator]  # a random model, hardly trained
+    assert "far from the picture (below 17 dB)" in capsys.readouterr().out
+    near = run(config(tune={"steps": 150, "learning_rate": 0.01}), inputs, tmp_path / "near")
+    assert near["psnr_tuned_db"] > 17  # type: ignore[operator]
+    assert "far from" not in capsys.readouterr().out
 
 
 def test_tuning_stops_early_and_may_be_left_out(tmp_path: Path, inputs: dict[str, Path]) -> None:
@@ -279,9 +290,14 @@ def test_what_is_no_picture_is_one_sentence(
     tmp_path: Path, inputs: dict[str, Path], name: str
 ) -> None:
     image = _hostile(tmp_path)[name]
+    given = inputs | {"image": image}
     with pytest.raises(DataError, match=rf"{name}\.png") as caught:
-        run(config(), inputs | {"image": image}, tmp_path / "out")
+        check(config(), given)  # before anything is begun
     assert "\n" not in str(caught.value)
+    if name != "absent":
+        assert "a PNG, JPEG or WebP file" in str(caught.value)  # what to give instead
+    with pytest.raises(DataError, match=rf"{name}\.png"):
+        run(config(), given, tmp_path / "out")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16", "1"])
@@ -380,6 +396,8 @@ def test_models_with_labels_want_one(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match=r"invert\.label=0 \.\.\. 2"):
         run(config(), inputs, tmp_path / "out")
+    with pytest.raises(ConfigError, match="classes 0"):
+        check(config(label=3), inputs)
     with pytest.raises(ConfigError, match="classes 0"):
         run(config(label=3), inputs, tmp_path / "out")
     assert run(config(label=2), inputs, tmp_path / "out")["tune_steps"] == 8

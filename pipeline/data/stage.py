@@ -36,6 +36,7 @@ from pipeline.data.dataset import CONTACT_SHEET, FACES, IMAGES, REJECTS, SPLIT
 from pipeline.data.duplicates import Fingerprint, find_duplicates
 from pipeline.data.faces import FaceFinder
 from pipeline.data.image_zip import ImageZip, ImageZipWriter
+from pipeline.data.pictures import parse_colour
 from pipeline.data.preparation import (
     UNFORESEEN,
     Settings,
@@ -82,13 +83,24 @@ class _Reject:
     reason: str
 
 
+def check(config: PreprocessConfig, inputs: Mapping[str, Path]) -> None:
+    """Refuse a colour that is none, and a source that is missing, no source, or empty."""
+    parse_colour(config.background)
+    open_source(_with_path(config, inputs).source, config.limit)
+
+
+def _with_path(config: PreprocessConfig, inputs: Mapping[str, Path]) -> PreprocessConfig:
+    if "source.path" not in inputs:
+        return config
+    return replace(config, source=replace(config.source, path=str(inputs["source.path"])))
+
+
 def run(config: PreprocessConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """Make the dataset; returns its figures for the manifest.
 
     A run that was interrupted goes on where it stopped: finished pictures are not done again.
     """
-    if "source.path" in inputs:
-        config = replace(config, source=replace(config.source, path=str(inputs["source.path"])))
+    config = _with_path(config, inputs)
     if "like" in inputs:
         config = like_model(config, inputs["like"])
     work = out / WORK

@@ -68,6 +68,8 @@ def default_rule() -> CropRule:
 def read(path: Path, background: str = "#ffffff") -> np.ndarray:
     """The picture in an image file, upright, H x W x 3 uint8; DataError where there is none."""
     limits = PictureLimits(min_side_px=1, background=parse_colour(background))
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give one picture in it (a PNG, JPEG or WebP file).")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(
@@ -77,7 +79,9 @@ def read(path: Path, background: str = "#ffffff") -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from error
     except Rejected as reason:
-        raise DataError(f"{path} cannot be inverted: {reason}.") from reason
+        raise DataError(
+            f"{path} cannot be inverted: {reason}; give one picture (a PNG, JPEG or WebP file)."
+        ) from reason
 
 
 def _face(

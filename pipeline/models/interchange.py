@@ -478,6 +478,7 @@ _FILE_NAME = re.compile(
     r"(stylegan2|stylegan-human|stylegan3)-([A-Za-z0-9][A-Za-z0-9._-]{0,99})"
     r"-([1-9]\d{0,4})x([1-9]\d{0,4})\.pkl"
 )
+_CLAIM = re.compile(r"(?i)stylegan[^-]*-.*-\d+x\d+\.pkl")
 
 
 @dataclass(frozen=True)
@@ -515,6 +516,19 @@ def file_name_of(generator: nn.Module, name: str) -> str:
     assert isinstance(generator, stylegan2.Generator | stylegan3.Generator)
     height, width = generator.synthesis.img_size
     return file_name(model_type(generator), name, width, height)
+
+
+def check_claim(text: str, generator: nn.Module) -> None:
+    """Refuse a file whose name says, in the format, that it holds another network than it does.
+
+    Names that do not begin and end as the format's (network-snapshot-000300.pkl) claim nothing.
+    """
+    if not _CLAIM.fullmatch(text):
+        return
+    given = parse_file_name(text)
+    right = file_name_of(generator, given.name)
+    if text != right:
+        raise ModelError(f"{text} does not say what is in it; rename it to {right}.")
 
 
 def new_discriminator(generator: nn.Module) -> stylegan2.Discriminator:
