@@ -36,7 +36,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit evaluate report doctor bench clean
+.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit evaluate samples report doctor bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -104,6 +104,9 @@ edit: setup ## drag points of that picture: CHARACTER=ganyu POINTS="x,y>x,y; ...
 
 evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
 	$(RUN) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)
+
+samples: setup ## what a model draws: grid, truncation, style mixing, walk, characters: MODEL=model/x
+	$(RUN) stage=samples "character=$(MODEL_NAME)" $(if $(MODEL),"samples.model=$(MODEL)") $(ARGS)
 
 report: setup ## one HTML page about all of it: CHARACTER=ganyu
 	$(RUN) stage=report $(COMMON) $(ARGS)

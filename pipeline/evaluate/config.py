@@ -89,6 +89,84 @@ class EvaluateConfig:
         check_range("sheet_columns", self.sheet_columns, 1, 16)
 
 
+PICTURES = ("grid", "truncation", "mixing", "walk", "characters")
+WALK_SPACES = ("w", "z")
+EASINGS = ("smooth", "linear")
+
+
+@dataclass
+class SamplesConfig:
+    """Pictures and films of what a model draws; reasons are in conf/stages/samples.yaml."""
+
+    # Name of the samples.
+    name: str = "character"
+    # Reference to the model.
+    model: str = "model/${character}"
+    # What is made: names of PICTURES; characters needs a model with labels.
+    pictures: list[str] = field(default_factory=lambda: list(PICTURES))
+    seed: int = 0
+    # auto, cpu or cuda.
+    device: str = "auto"
+    # Images made at once.
+    batch: int = 8
+    # Truncation of everything but the truncation sweep.
+    truncation_psi: float = 0.7
+    # Columns and rows of the grid of seeds.
+    grid: list[int] = field(default_factory=lambda: [8, 5])
+    # Values of psi, one a column, and seeds, one a row, of the truncation sweep.
+    sweep: list[float] = field(default_factory=lambda: [-0.5, 0.0, 0.3, 0.5, 0.7, 0.85, 1.0])
+    sweep_rows: int = 4
+    # Columns and rows of the style-mixing tables.
+    mixing: list[int] = field(default_factory=lambda: [6, 4])
+    # Rows of ws taken from the column's face, one table each: "0-3"; null: coarse, middle, fine.
+    mixing_rows: list[str] | None = None
+    # Faces side by side and below each other in the film of the walk.
+    walk_grid: list[int] = field(default_factory=lambda: [3, 2])
+    # Faces that each of them passes on its round, and frames from one to the next.
+    walk_stops: int = 5
+    walk_steps: int = 24
+    # w: straight lines | z: arcs.
+    walk_space: str = "w"
+    # smooth: slower at every stop | linear: even.
+    walk_easing: str = "smooth"
+    frames_per_second: int = 24
+    # Longest side of the films in pixels, and most MiB of one.
+    film_px: int = 768
+    film_mib: float = 8.0
+    # Faces (columns) of the table of characters.
+    character_columns: int = 8
+    # Steps from one character to the next.
+    character_steps: int = 7
+
+    def __post_init__(self) -> None:
+        if not self.pictures:
+            raise ConfigError(f"pictures names nothing; take some of {', '.join(PICTURES)}.")
+        for name in self.pictures:
+            check_choice("pictures", name, PICTURES)
+        check_choice("walk_space", self.walk_space, WALK_SPACES)
+        check_choice("walk_easing", self.walk_easing, EASINGS)
+        check_range("batch", self.batch, 1, 256)
+        check_range("truncation_psi", self.truncation_psi, -2, 2)
+        for key, most in (("grid", 32), ("mixing", 16), ("walk_grid", 8)):
+            size = getattr(self, key)
+            if len(size) != 2:
+                raise ConfigError(f"{key}={size} must be two numbers, columns and rows.")
+            check_range(f"{key}[0]", size[0], 1, most)
+            check_range(f"{key}[1]", size[1], 1, most)
+        if not 1 <= len(self.sweep) <= 16:
+            raise ConfigError("sweep must hold 1 to 16 values of psi.")
+        for value in self.sweep:
+            check_range("sweep", value, -2, 2)
+        check_range("sweep_rows", self.sweep_rows, 1, 16)
+        check_range("walk_stops", self.walk_stops, 2, 64)
+        check_range("walk_steps", self.walk_steps, 1, 240)
+        check_range("frames_per_second", self.frames_per_second, 1, 60)
+        check_range("film_px", self.film_px, 64, 2048)
+        check_range("film_mib", self.film_mib, 0.1, 256)
+        check_range("character_columns", self.character_columns, 1, 16)
+        check_range("character_steps", self.character_steps, 3, 16)
+
+
 @dataclass
 class ReportConfig:
     """What one report shows; the defaults and their reasons are in conf/stages/report.yaml."""

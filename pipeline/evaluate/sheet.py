@@ -112,7 +112,7 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
 def _blocks(labels: Sequence[str]) -> list[tuple[str, int, int]]:
     """(label, first row, row after the last) of each run of equal labels."""
     starts = [row for row, label in enumerate(labels) if row == 0 or labels[row - 1] != label]
-    ends = [*starts[1:], len(labels)]
+    ends = [*starts[1:], len(labels)] if labels else []
     return [(labels[start], start, end) for start, end in zip(starts, ends, strict=True)]
 
 
