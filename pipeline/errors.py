@@ -14,6 +14,8 @@ class AnimedragError(Exception):
     """Base of every error that is about the user's input, files or machine."""
 
     exit_code = 2
+    # Whether the user has read the message already.
+    told = False
 
 
 class ConfigError(AnimedragError):

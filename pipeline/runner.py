@@ -31,6 +31,12 @@ class StageFailed(AnimedragError):
     exit_code = 1
 
 
+class OutOfMemory(AnimedragError):
+    """A stage's work does not fit into the memory of the CPU or the GPU."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What `run_stage` did: the artifact, and whether it was "reused", "resumed" or "run"."""
@@ -103,6 +109,11 @@ def _stoppable(stage: Stage) -> Iterator[None]:
         raise Interrupted(
             f"{stage.name} was stopped; run the same command again to continue."
         ) from error
+    except BrokenPipeError as error:
+        raise Interrupted(
+            f"{stage.name} was stopped, because nobody reads its output any more (as under | head);"
+            " run the same command again to continue."
+        ) from error
 
 
 def _check_parents(stage: Stage, plan: Plan, store: Store) -> None:
@@ -170,9 +181,15 @@ def _unforeseen(stage: Stage, log: Path) -> Iterator[None]:
     try:
         with disk_errors(log.parent):
             yield
-    except AnimedragError:
+    except (AnimedragError, BrokenPipeError):
         raise
     except Exception as error:
+        if _is_out_of_memory(error):
+            raise OutOfMemory(
+                f"{stage.name} needs more memory than there is ({first_line(error)[:160]}); make "
+                "what it works on smaller (a batch, a size), or end other programs that hold "
+                "memory; then run the command again."
+            ) from error
         with disk_errors(log.parent):
             log.write_text(traceback.format_exc(), encoding="utf-8")
         raise StageFailed(
@@ -296,6 +313,14 @@ def value_at(config: Any, key: str) -> Any:
     for part in key.split("."):
         config = config[part] if isinstance(config, Mapping) else getattr(config, part)
     return config
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether the CPU's or the GPU's memory is used up; torch is not imported to find out."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def plain_config(config: Any) -> dict[str, Any]:

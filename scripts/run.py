@@ -7,12 +7,15 @@ code 1, a stop by Ctrl-C or SIGTERM in exit code 130. Imports no torch before a 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -74,18 +77,26 @@ def main(
         complain("Stopped.")
         return 130
     except BrokenPipeError:
-        # Whoever read the output has had enough (| head); Python would complain while exiting.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # whoever read the output has had enough (| head)
     except Exception as error:
         complain(_unforeseen(error))
         return 1
+    finally:
+        _let_go_of_stdout()
     return 0
 
 
+def _let_go_of_stdout() -> None:
+    """Python would complain, while it exits, about output that nobody takes any more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _tell(error: AnimedragError) -> None:
-    """Say what is wrong, unless another process of this run does."""
-    if not str(error):
+    """Say what is wrong, unless it has been said, or another process of this run does."""
+    if error.told or not str(error):
         return
     if not isinstance(error, launch.CrewLost) and int(os.environ.get("RANK", "0")):
         # All processes have read the same wrong settings; the first one says so.
@@ -111,6 +122,7 @@ def _run_with_hydra(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: 
             # Hydra reports only the first failure, and only after the whole sweep.
             job = HydraConfig.get().job
             complain(f"Job {job.num} ({job.override_dirname}): {error}")
+            error.told = True
             raise
 
     register(stages, groups)
@@ -121,13 +133,39 @@ def _run_with_hydra(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     command = hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")
     try:
-        command(task)()
+        with contextlib.redirect_stderr(_WithoutHydrasWords(sys.stderr)):
+            command(task)()
     except Exception as error:
         if is_config_problem(error):
             raise explain(error, schema) from error
         raise
     if failure:
         raise failure[0]
+
+
+class _WithoutHydrasWords(io.TextIOBase):
+    """stderr, less the line with which Hydra announces a job's error: the error has a sentence."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if text.startswith("Error executing job with overrides: "):
+            return len(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
 
 
 def help_text(stages: tuple[Stage, ...], groups: tuple[Group, ...], conf: Path) -> str:

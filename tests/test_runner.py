@@ -320,6 +320,54 @@ def test_refusals_in_a_process_of_their_own(run: CommandLine) -> None:
     assert "error.log" in bug.stderr
 
 
+def test_every_failed_job_of_a_sweep_has_one_sentence(run: CommandLine, store: Store) -> None:
+    sweep = run("--multirun", "stage=collect", "collect.path=nowhere,raw,gone")
+    assert sweep.returncode == 2
+    lines = sweep.stderr.splitlines()
+    assert len(lines) == 2, lines
+    assert lines[0].startswith("Job 0 (")
+    assert "nowhere does not exist" in lines[0]
+    assert lines[1].startswith("Job 2 (")
+    assert "gone does not exist" in lines[1]
+    assert store.names("dataset") == ["toy"]
+
+
+@pytest.mark.parametrize("where", ["memory", "gpu"])
+def test_memory_that_is_used_up_is_one_sentence(run: CommandLine, store: Store, where: str) -> None:
+    done = run("stage=collect", "collect.path=raw", f"collect.fail={where}")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "collect needs more memory than there is" in done.stderr
+    assert ("Tried to allocate 2.00 GiB" in done.stderr) is (where == "gpu")
+    assert not list(store.root.glob(".drafts/*"))
+
+
+def test_a_pipe_that_is_closed_ends_the_run_without_a_traceback(
+    store: Store, tmp_path: Path
+) -> None:
+    """As `... | head -1` does it: the run stops, says so, and nothing is lost or broken."""
+    toy_stages.write_conf(tmp_path / "conf")
+    process = subprocess.Popen(
+        command("stage=collect", "collect.path=raw", "collect.fail=chatter"),
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "collect: making dataset/toy.\n"
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert errors == (
+        "collect was stopped, because nobody reads its output any more (as under | head); "
+        "run the same command again to continue.\n"
+    )
+    shown = subprocess.run(
+        ["bash", "-c", '"$@" | head -c 1; exit ${PIPESTATUS[0]}', "-", *command("--cfg", "job")],
+        env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert shown.stderr == ""
+
+
 def wait_for_lines(store: Store, count: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

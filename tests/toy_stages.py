@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from pipeline.console import catch_stop
+from pipeline.console import catch_stop, say
 from pipeline.errors import DataError, Interrupted, check_choice, check_range
 from pipeline.stages import Group, Stage
 
@@ -66,6 +66,16 @@ def collect(config: CollectConfig, inputs: Mapping[str, Path], out: Path) -> dic
     """Copy the names and sizes of the raw files."""
     if config.fail == "bug":
         raise ZeroDivisionError("a bug")
+    if config.fail == "memory":
+        bytearray(1 << 62)
+    if config.fail == "gpu":
+        # As torch calls it, which is not imported here.
+        error = type("OutOfMemoryError", (RuntimeError,), {})
+        raise error("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has more to say.")
+    if config.fail == "chatter":
+        for number in range(10_000):
+            say(f"line {number}")
+            time.sleep(0.01)
     raw = inputs["path"]
     files = [raw] if raw.is_file() else sorted(path for path in raw.rglob("*") if path.is_file())
     (out / "inner").mkdir(exist_ok=True)
