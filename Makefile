@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 RUN    := $(PY) -m scripts.run
+# The same for the verbs that several processes can share.
+SHARED  = $(if $(filter-out 1,$(PROCESSES)),$(PY) -m scripts.launch --processes $(PROCESSES),$(RUN))
 
 CHARACTER ?= ganyu
 DATA      ?=
@@ -15,6 +17,8 @@ IMAGE     ?=
 POINTS    ?=
 RECIPE    ?=
 ARGS      ?=
+# How many processes share the work of train, finetune and evaluate; gpu: one a GPU.
+PROCESSES ?= 1
 # The model that a fine-tuning starts from: model/NAME, a folder, or a network pickle. The small one
 # that ships with the code unless told otherwise.
 BASE      ?= $(if $(filter finetune,$(MAKECMDGOALS)),assets/start-64)
@@ -81,11 +85,11 @@ $(DEMO_UPLOAD): | setup
 preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip (without DATA: from Kaggle)
 	$(RUN) "stage=[$(BASE_FIRST)preprocess]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
 
-train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t
-	$(RUN) stage=train $(COMMON) $(ARGS)
+train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t [PROCESSES=2, or gpu]
+	$(SHARED) stage=train $(COMMON) $(ARGS)
 
 finetune: setup ## a model to a new character with few images: CHARACTER=new DATA=folder BASE=model/x
-	$(RUN) "stage=[$(BASE_FIRST)$(if $(DATA),preprocess$(comma))finetune]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
+	$(SHARED) "stage=[$(BASE_FIRST)$(if $(DATA),preprocess$(comma))finetune]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
 
 import: setup ## a network pickle of another program to a model: PKL=file NAME=x
 	$(RUN) stage=import character=$(or $(NAME),$(CHARACTER)) $(if $(PKL),"import.pkl=$(PKL)") $(ARGS)
@@ -103,7 +107,7 @@ edit: setup ## drag points of that picture: CHARACTER=ganyu POINTS="x,y>x,y; ...
 	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(ARGS)
 
 evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
-	$(RUN) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)
+	$(SHARED) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)
 
 samples: setup ## what a model draws: grid, truncation, style mixing, walk, characters: MODEL=model/x
 	$(RUN) stage=samples "character=$(MODEL_NAME)" $(if $(MODEL),"samples.model=$(MODEL)") $(ARGS)

@@ -1,0 +1,184 @@
+"""Training in several real processes: equal to one, stopped, killed, restarted, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from pipeline.errors import ConfigError
+from scripts.run import for_several
+from tests.crew_tiny import (
+    finish,
+    launched,
+    make_store,
+    process_of_rank,
+    start,
+    states,
+    torchrun,
+    wait_for_state,
+)
+
+SAVING_OFTEN = ("train.kimg=4", "train.snapshot_kimg=0.024")
+# Of this run alone, or known to the last bit only to one order of summing.
+UNSTEADY = {"seconds", "seconds_per_kimg", "eta_seconds", "memory_mb"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "store")
+
+
+def tensors_of(model: Path) -> dict[str, torch.Tensor]:
+    """Networks, optimisers and sums of a finished model with its last training state."""
+    found = load_file(max((model / "training_state").iterdir()))
+    assert any(name.startswith("optimizer_G/") for name in found)
+    return found
+
+
+def numbers_of(model: Path) -> dict[str, float]:
+    with safe_open(max((model / "training_state").iterdir()), "pt") as file:
+        return json.loads(file.metadata()["state"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Five iterations: path length at 0, 2 and 4, R1 at 0 and 3, ADA after 2 and 4. More would
+        # part by and by: rounding lets a unit pass the kink of its activation in one run only.
+        pytest.param((), id="stylegan2"),
+        pytest.param(
+            (
+                "network=stylegan3-t-tiny",
+                "network.synthesis_layers=4",
+                "network.margin_size=4",
+                "augment.pipe=bgcfnc",
+                "train.kimg=0.024",
+            ),
+            id="stylegan3",
+        ),
+    ],
+)
+def test_two_processes_equal_one(tmp_path: Path, changes: tuple[str, ...]) -> None:
+    stores = [make_store(tmp_path / name / "store") for name in ("one", "two")]
+    runs = [start(stores[0], *changes), start(stores[1], *changes, launcher=torchrun(2))]
+    for run in runs:
+        told = finish(run)
+        assert run.returncode == 0, told
+    models = [store / "model/tiny/v1" for store in stores]
+    one, two = (tensors_of(model) for model in models)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        scale = max(float(value.abs().max()), 1e-3)
+        error = float((value - two[name]).abs().max()) / scale
+        assert error < 1e-4, f"{name}: {error:.1e}"
+    assert numbers_of(models[0])["augment_p"] == numbers_of(models[1])["augment_p"]
+    lines = [(model / "stats.jsonl").read_text().splitlines() for model in models]
+    assert len(lines[0]) == len(lines[1])
+    for first, second in zip(*lines, strict=True):
+        expected, found = json.loads(first), json.loads(second)
+        assert expected.keys() == found.keys()
+        steady = {name: found[name] for name in found if name not in UNSTEADY}
+        assert steady == pytest.approx({name: expected[name] for name in steady}, rel=1e-3)
+
+
+def test_a_killed_process_ends_the_run_with_its_number(store: Path) -> None:
+    """And any number of processes goes on from what it left."""
+    run = start(store, *SAVING_OFTEN, launcher=torchrun(2))
+    wait_for_state(run, store)
+    os.kill(process_of_rank(run.pid, 1), signal.SIGKILL)
+    told = finish(run, 60)
+    assert run.returncode != 0
+    sentences = [line for line in told.splitlines() if "died without a word" in line]
+    assert len(sentences) == 1, told
+    assert sentences[0].startswith("The process of rank 1 (of 2)")
+    assert "run the same command again" in sentences[0]
+    left = max(states(store))
+
+    again = start(store, *SAVING_OFTEN)
+    wait_for_state(again, store, newer_than=left)
+    again.send_signal(signal.SIGTERM)
+    told = finish(again)
+    assert again.returncode == 130, told
+    assert int(1000 * float(re.search(r"going on from ([\d.]+) kimg", told)[1]) + 0.5) >= left
+
+
+def test_the_first_process_dying_is_told_by_the_second(store: Path) -> None:
+    run = start(store, *SAVING_OFTEN, launcher=launched(2))
+    wait_for_state(run, store)
+    os.kill(process_of_rank(run.pid, 0), signal.SIGKILL)
+    told = finish(run, 60)
+    assert run.returncode == 1, told
+    assert told.count("The process of rank 0 (of 2) died") == 1
+    assert "Traceback" not in told
+
+
+def test_a_restart_goes_on_from_the_last_state(store: Path) -> None:
+    run = start(
+        store,
+        "train.kimg=0.4",
+        "train.snapshot_kimg=0.024",
+        launcher=launched(2, "--restarts", "1"),
+    )
+    wait_for_state(run, store)
+    os.kill(process_of_rank(run.pid, 1), signal.SIGKILL)
+    told = finish(run)
+    assert run.returncode == 0, told
+    assert "going on from" in told
+    assert (store / "model/tiny/v1/G_ema.safetensors").exists()
+
+
+def test_sigterm_to_the_launcher_saves_and_stops(store: Path) -> None:
+    run = start(store, "train.kimg=4", launcher=launched(2))
+    seen = wait_for_state(run, store)
+    run.send_signal(signal.SIGTERM)
+    told = finish(run)
+    assert run.returncode == 130, told
+    stopped = re.search(r"Training stopped at ([\d.]+) of 4 kimg, and everything is saved", told)
+    assert stopped is not None, told
+    assert round(1000 * float(stopped[1])) == max(states(store)) >= seen
+    assert told.count("Training stopped") == 1
+    assert "Traceback" not in told
+
+
+def test_finished_work_is_reused_by_all(store: Path) -> None:
+    first = start(store, "train.kimg=0.008")
+    assert finish(first)
+    assert first.returncode == 0
+    before = sorted(store.rglob("*"))
+    again = start(store, "train.kimg=0.008", launcher=launched(2))
+    told = finish(again)
+    assert again.returncode == 0, told
+    assert told.count("reused model/tiny:v1") == 1
+    assert sorted(store.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("train.batch=7", "train.batch=7 does not divide by the 2 processes"),
+        ("train.bacth=4", "the nearest valid one is train.batch"),
+    ],
+)
+def test_what_cannot_be_is_refused_once(store: Path, change: str, expected: str) -> None:
+    run = start(store, change, launcher=launched(2))
+    told = finish(run)
+    assert run.returncode == 2, told
+    assert told.count(expected) == 1, told
+    assert "Traceback" not in told
+    assert not (store / "model").exists()
+
+
+def test_sweeps_and_several_processes_are_two_things() -> None:
+    with pytest.raises(ConfigError, match="--multirun runs one command many times"):
+        for_several(["-m", "stage=train"], is_first=True)
+    assert for_several(["stage=train"], is_first=True) == ["stage=train"]
+    # Hydra's records are written once.
+    assert "hydra.output_subdir=null" in for_several(["stage=train"], is_first=False)
