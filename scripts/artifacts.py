@@ -151,7 +151,7 @@ def lineage_lines(ancestry: Ancestry, files: bool = False) -> list[str]:
 
 def _ancestry_line(ancestry: Ancestry) -> str:
     if ancestry.artifact is None:
-        return f"{ancestry.problem}!"
+        return f"{ancestry.label} {ancestry.note}" if ancestry.note else f"{ancestry.problem}!"
     manifest = ancestry.artifact.manifest
     commit = manifest.code["commit"]
     code = "" if commit is None else f", code {commit[:10]}{'+' if manifest.code['dirty'] else ''}"

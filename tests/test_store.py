@@ -387,6 +387,30 @@ def test_parents_outside_the_store_are_found_where_they_lie(store: Store, tmp_pa
     assert "is missing" in store.verify(child)[0]
 
 
+def test_a_shipped_artifact_needs_no_parents(store: Store, tmp_path: Path) -> None:
+    """A model that was copied without the dataset it was trained on is whole; its lineage says so,
+    also where this store has another artifact of the dataset's name."""
+    other = Store(tmp_path / "other")
+    parent = make(other, plan_of("start", kind="dataset"))
+    shipped = make(other, child_of(other, {"dataset": parent}, name="start"))
+    copy = Artifact(tmp_path / "assets" / "start-64")
+    shutil.copytree(shipped.folder, copy.folder)
+    make(store, plan_of("start", kind="dataset", other=True))
+    child = make(store, child_of(store, {"model": copy}))
+    for artifact in (copy, child):
+        assert store.verify(artifact) == []
+    branch = store.lineage(child).parents["model"].parents["dataset"]
+    assert (branch.problem, branch.artifact) == ("", None)
+    assert branch.label == f"dataset/start:v1  [{parent.manifest.digest[:12]}]"
+    assert "was not shipped along" in branch.note
+    # Where the other store is at hand, what lies in it is found there.
+    beside = make(store, child_of(store, {"model": shipped}, name="beside"))
+    found = store.lineage(beside).parents["model"].parents["dataset"].artifact
+    assert found is not None
+    assert found.folder == parent.folder
+    assert store.verify(beside) == []
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "nothing", "manifest"])
 def test_what_is_no_payload_is_refused(store: Store, kind: str) -> None:
     draft = store.draft(plan_of(), quiet)

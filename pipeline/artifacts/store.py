@@ -63,11 +63,13 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Ancestry:
-    """One artifact in a lineage: a `problem` instead of an `artifact` where it cannot be found."""
+    """One artifact in a lineage: where it cannot be had, a `problem` instead, or a `note` where
+    that is as it should be."""
 
     label: str
     artifact: Artifact | None = None
     problem: str = ""
+    note: str = ""
     # Config key of the child -> what was put in there.
     parents: dict[str, Ancestry] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
@@ -180,17 +182,33 @@ class Store:
         problems += (
             f"{artifact}: its parent {key} {problem}."
             for key, parent in manifest.plan.parents.items()
-            if (problem := self._parent_problem(parent))
+            if not self._stayed_behind(artifact, parent)
+            and (problem := self._parent_problem(artifact, parent))
         )
         return problems
 
     def _place_problems(self, artifact: Artifact, manifest: Manifest) -> Iterator[str]:
-        inside = artifact.folder.resolve().is_relative_to(self.root.resolve())
-        if inside and manifest.reference != str(artifact):
+        if self._is_inside(artifact) and manifest.reference != str(artifact):
             yield f"{artifact}: its manifest is that of {manifest.reference}."
 
-    def _parent_problem(self, parent: Parent) -> str:
-        folder = self.folder_of(parent)
+    def _place_of(self, child: Artifact, parent: Parent) -> Path:
+        """Where the parent of `child` lies or should lie: an artifact of another store, or one that
+        was copied here, has its parents beside it."""
+        if parent.location is not None or self._is_inside(child):
+            return self.folder_of(parent)
+        other = child.folder.resolve().parent.parent.parent
+        return other / parent.kind / parent.name / f"v{parent.version}"
+
+    def _is_inside(self, artifact: Artifact) -> bool:
+        return artifact.folder.resolve().is_relative_to(self.root.resolve())
+
+    def _stayed_behind(self, child: Artifact, parent: Parent) -> bool:
+        """Whether `child` was copied here, or shipped, without this parent."""
+        elsewhere = parent.location is None and not self._is_inside(child)
+        return elsewhere and not self._place_of(child, parent).is_dir()
+
+    def _parent_problem(self, child: Artifact, parent: Parent) -> str:
+        folder = self._place_of(child, parent)
         if not folder.is_dir():
             return f"{parent} is missing ({folder})"
         try:
@@ -206,11 +224,13 @@ class Store:
         manifest = artifact.manifest
         parents = {}
         for key, parent in manifest.plan.parents.items():
-            problem = self._parent_problem(parent)
-            if problem:
+            if self._stayed_behind(artifact, parent):
+                note = "was not shipped along; this digest is all that is recorded of it here"
+                parents[key] = Ancestry(f"{parent}  [{parent.digest[:12]}]", note=note)
+            elif problem := self._parent_problem(artifact, parent):
                 parents[key] = Ancestry(str(parent), problem=problem)
             else:
-                parents[key] = self.lineage(Artifact(self.folder_of(parent)))
+                parents[key] = self.lineage(Artifact(self._place_of(artifact, parent)))
         return Ancestry(
             manifest.reference, artifact, parents=parents, sources=manifest.plan.sources
         )
