@@ -228,3 +228,19 @@ def test_change_mask_covers_the_change_and_is_zero_elsewhere() -> None:
     assert (mask[62:68, 32:48] == 1).all()
     assert not mask[:40].any()
     assert not mask[90:].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seeds, st.integers(20, 60), st.integers(20, 60), st.integers(-15, 60), st.integers(-15, 60),
+    st.integers(8, 40),
+)  # fmt: skip
+def test_an_upright_crop_of_whole_pixels_is_a_copy(
+    seed: int, height: int, width: int, left: int, top: int, side_px: int
+) -> None:
+    picture = noise(seed, height, width)
+    transform = CropTransform.square(left + side_px / 2, top + side_px / 2, side_px)
+    border = 120
+    around = cv2.copyMakeBorder(picture, *[border] * 4, cv2.BORDER_REFLECT)
+    expected = around[border + top :, border + left :][:side_px, :side_px]
+    np.testing.assert_array_equal(crop(picture, transform, side_px), expected)

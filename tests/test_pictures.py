@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
-from pipeline.data.pictures import PictureLimits, Rejected, decode, parse_colour
+from pipeline.data.pictures import PictureLimits, Rejected, bare_png, decode, parse_colour
 from pipeline.errors import ConfigError
 
 LIMITS = PictureLimits(max_megapixels=2, min_side_px=8, background=(10, 200, 30))
@@ -237,3 +237,63 @@ def test_colours() -> None:
     assert parse_colour("white") == (255, 255, 255)
     with pytest.raises(ConfigError, match="background=whitish"):
         parse_colour("whitish")
+
+
+def turned(kind: str) -> dict:
+    """Options that make Pillow write a PNG with something beside its pixels."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Author", "somebody who wants to stay unknown")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return {
+        "plain": {},
+        "text": {"pnginfo": texts},
+        "resolution": {"dpi": (300, 300)},
+        "transparent": {"transparency": (0, 0, 255)},
+        "exif": {"exif": exif},
+        "profile": {"icc_profile": profile},
+    }[kind]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    mode=st.sampled_from(["RGB", "RGB", "RGB", "L", "P", "RGBA", "1", "I;16"]),
+    kind=st.sampled_from(["plain", "text", "resolution", "transparent", "exif", "profile"]),
+    level=st.integers(0, 9),
+    trailing=st.binary(max_size=20),
+)
+def test_a_bare_png_has_the_same_pixels_and_nothing_else(
+    mode: str, kind: str, level: int, trailing: bytes
+) -> None:
+    options = turned(kind) if mode == "RGB" else {}
+    data = saved(sample().convert(mode), "PNG", compress_level=level, **options) + trailing
+    bare = bare_png(data)
+    if mode != "RGB" or kind in ("transparent", "exif", "profile"):
+        assert bare is None
+        return
+    assert bare is not None
+    np.testing.assert_array_equal(decode(bare, LIMITS), decode(data, LIMITS))
+    assert b"somebody" not in bare
+    assert b"pHYs" not in bare
+    assert bare_png(bare) == bare
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_damaged_png_is_no_bare_png_or_a_readable_one(data: st.DataObject) -> None:
+    whole = saved(sample(), "PNG")
+    at = data.draw(st.integers(0, len(whole)))
+    broken = whole[:at] + data.draw(st.binary(max_size=6)) + whole[at + 3 :]
+    bare = bare_png(broken)
+    try:
+        pixels = decode(broken, LIMITS)
+    except Rejected:
+        return  # the file is left out; its bytes are not asked for
+    if bare is not None:
+        np.testing.assert_array_equal(decode(bare, LIMITS), pixels)
+
+
+def test_other_files_are_no_bare_png() -> None:
+    for data in (b"", b"\x89PNG\r\n\x1a\n", saved(sample(), "JPEG"), saved(sample(), "BMP")):
+        assert bare_png(data) is None

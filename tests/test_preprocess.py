@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pipeline.data import detectors, nvxs, preparation, stage
 from pipeline.data.align import CropTransform, crop
@@ -313,6 +315,31 @@ def test_whole_pictures_are_marked(tmp_path: Path) -> None:
     metrics = run(config(source, on_no_face="whole", detectors=[]), {}, out)
     assert metrics["by_whole"] == 3
     assert {record["detector"] for record in Dataset(out).faces} == {"whole"}
+
+
+def test_pictures_that_need_no_change_keep_their_bytes_but_not_what_else_they_say(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "drawings"
+    source.mkdir()
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Author", "somebody who wants to stay unknown")
+    pictures = [paint(index, 64) for index in range(3)]
+    Image.fromarray(pictures[0]).save(source / "a.png", pnginfo=texts, compress_level=9)
+    Image.fromarray(pictures[1]).save(source / "b.bmp")
+    Image.fromarray(pictures[2]).resize((128, 128)).save(source / "c.png")
+    options = {"detectors": [], "on_no_face": "whole", "duplicate_bits": -1}
+    run(config(source, **options), {}, tmp_path / "one")
+    run(config(source, **options, workers=2), {}, tmp_path / "two")
+    images = Dataset(tmp_path / "one").images
+    np.testing.assert_array_equal(images.read(0), pictures[0])
+    np.testing.assert_array_equal(images.read(1), pictures[1])
+    with zipfile.ZipFile(tmp_path / "one" / "images.zip") as archive:
+        kept = archive.read(images.names[0])
+    plain = io.BytesIO()
+    Image.fromarray(pictures[0]).save(plain, format="PNG", compress_level=9)
+    assert kept == plain.getvalue()
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_painters_landmarks_reach_the_dataset(tmp_path: Path) -> None:

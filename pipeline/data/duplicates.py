@@ -64,7 +64,10 @@ def fingerprint(
     thumb = Image.fromarray(face).resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
     width = picture.shape[1]
     place = (eyes[0] / width, eyes[1] / width, face_width / width)
-    return Fingerprint(_structure(face), thumb.tobytes(), _structure(picture), place)
+    bits = _structure(face)
+    # A picture that was taken as it is.
+    picture_bits = bits if np.array_equal(face, picture) else _structure(picture)
+    return Fingerprint(bits, thumb.tobytes(), picture_bits, place)
 
 
 def _structure(image: np.ndarray) -> bytes:

@@ -23,6 +23,15 @@ FORMATS = (
 )  # fmt: skip
 
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Length and kind before a chunk's data, a checksum behind it.
+PNG_AROUND = 12
+# Transparency, colour profile, orientation, animation: `decode` makes other pixels of them.
+PNG_CHANGES_PIXELS = (b"tRNS", b"iCCP", b"eXIf", b"acTL")
+# Texts that may hold an orientation.
+PNG_TEXTS_THAT_TURN = (b"Raw profile type", b"XML:com.adobe.xmp")
+
+
 class Rejected(Exception):
     """A picture that cannot be used; the message is the reason, for rejects.jsonl."""
 
@@ -77,6 +86,33 @@ def decode(data: bytes, limits: PictureLimits) -> np.ndarray:
     except Exception as error:
         name = type(error).__name__
         raise Rejected(f"the picture cannot be read ({name}: {_one_line(error)})") from None
+
+
+def bare_png(data: bytes) -> bytes | None:
+    """A PNG file's own pixels, without anything else that the file says; None where they are not
+    what `decode` gives (other kinds of PNG, profiles, transparency), or the file is no PNG.
+
+    To be asked of files that `decode` could read. What is compressed already need not be again.
+    """
+    if not data.startswith(PNG_SIGNATURE):
+        return None
+    parts, at, kinds = [PNG_SIGNATURE], len(PNG_SIGNATURE), []
+    while at + PNG_AROUND <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        end = at + PNG_AROUND + length
+        turned = data.startswith(PNG_TEXTS_THAT_TURN, at + 8)
+        if kind in PNG_CHANGES_PIXELS or turned or end > len(data):
+            return None
+        if kind in (b"IHDR", b"IDAT", b"IEND"):
+            parts.append(data[at:end])
+            kinds.append(kind)
+        at = end
+        if kind == b"IEND":
+            break
+    # Size, then 8 bits, RGB, compression, filter, not interlaced.
+    header = data[len(PNG_SIGNATURE) + 16 : len(PNG_SIGNATURE) + 21]
+    ordered = kinds[:1] == [b"IHDR"] and kinds[-1:] == [b"IEND"] and set(kinds[1:-1]) == {b"IDAT"}
+    return b"".join(parts) if ordered and header == b"\x08\x02\x00\x00\x00" else None
 
 
 def _check_size(image: Image.Image, limits: PictureLimits) -> None:

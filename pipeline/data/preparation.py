@@ -138,19 +138,20 @@ class FaceWorker:
         faces, rejects = [], []
         found = self._find(picture)
         for number, (face, transform) in enumerate(found):
-            problem = self._problem(face, transform, picture.image)
+            outside = share_outside(transform, picture.image)
+            problem = self._problem(face, outside)
             if problem:
                 rejects.append(problem if len(found) == 1 else f"face {number}: {problem}")
                 continue
             image = crop(picture.image, transform, settings.width_px)
             png = image_path(settings.work, item, number)
             png.parent.mkdir(parents=True, exist_ok=True)
-            png.write_bytes(encode_png(image))
+            png.write_bytes(_png(image, picture))
             record = {
                 "face": number,
                 **face.to_json(),
                 "transform": transform.to_json(),
-                "mirrored": round(share_outside(transform, picture.image), 4),
+                "mirrored": round(outside, 4),
             }
             marks = fingerprint(image, picture.image, face.eyes, face.width)
             faces.append({"record": record, "fingerprint": marks.to_json()})
@@ -180,14 +181,13 @@ class FaceWorker:
             return [whole_picture(picture.image, settings.framing)]
         return [(face, settings.framing.transform(face)) for face in faces]
 
-    def _problem(self, face: Face, transform: CropTransform, image: np.ndarray) -> str | None:
-        """Why a face is of no use, if it is not."""
+    def _problem(self, face: Face, outside: float) -> str | None:
+        """Why a face is of no use, if it is not; `outside`: see `share_outside`."""
         if face.detector != WHOLE and face.width < self.settings.min_face_px:
             return (
                 f"face too small ({face.width:.0f} px wide, min_face_px="
                 f"{self.settings.min_face_px})"
             )
-        outside = share_outside(transform, image)
         if outside > self.settings.max_mirrored:
             return (
                 f"face cut too tightly ({outside:.0%} of the crop is outside the picture, "
@@ -204,11 +204,21 @@ def _unforeseen(error: Exception) -> str:
     return f"{UNFORESEEN} ({type(error).__name__}: {text}; {place})"
 
 
+def _png(image: np.ndarray, picture: Picture) -> bytes:
+    """PNG bytes of a crop: the file's own where the crop is the whole picture as it is."""
+    if picture.png is not None and np.array_equal(image, picture.image):
+        return picture.png
+    return encode_png(image)
+
+
 def share_outside(transform: CropTransform, image: np.ndarray) -> float:
     """Share of a crop's area that lies outside its picture."""
+    limits = np.array([image.shape[1], image.shape[0]])
+    corners = transform.corners()
+    if (corners >= 0).all() and (corners <= limits).all():
+        return 0.0
     steps = (np.arange(GRID) + 0.5) / GRID
     points = transform.inverse(np.stack(np.meshgrid(steps, steps), axis=-1))
-    limits = np.array([image.shape[1], image.shape[0]])
     return float(((points < 0) | (points > limits)).any(axis=-1).mean())
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.data.config import SourceConfig
-from pipeline.data.pictures import PictureLimits, Rejected, decode
+from pipeline.data.pictures import PictureLimits, Rejected, bare_png, decode
 from pipeline.errors import DataError
 
 # Files that systems leave among pictures; not worth a line in rejects.jsonl.
@@ -48,6 +48,7 @@ class Picture:
     image: np.ndarray  # H x W x 3 uint8
     sha256: str  # of the file's bytes, or of the pixels where there is no file
     known_faces: tuple[KnownFace, ...] | None = None  # main one first; None: nothing is known
+    png: bytes | None = None  # PNG bytes of these very pixels, where the file had them
 
 
 class Item(Protocol):
@@ -283,4 +284,5 @@ def _too_many_bytes(size: int, max_bytes: int) -> str:
 
 
 def _decoded(data: bytes, limits: PictureLimits) -> Picture:
-    return Picture(decode(data, limits), hashlib.sha256(data).hexdigest())
+    image = decode(data, limits)
+    return Picture(image, hashlib.sha256(data).hexdigest(), png=bare_png(data))
