@@ -11,7 +11,7 @@ import enum
 import math
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +218,13 @@ def _plan(
             artifacts[key] = artifact
             parents[key] = store.parent_of(artifact)
             inputs[key] = artifact.folder
+    fetched = load(stage.fetch)(config) if stage.fetch is not None else {}
     for key in stage.sources:
         path = value_at(config, key)
-        if path is not None:
+        if key in fetched:
+            inputs[key], name = fetched[key]
+            sources[key] = replace(_read_source(stage, key, inputs[key]), path=name)
+        elif path is not None:
             inputs[key] = Path(str(path)).expanduser()
             sources[key] = _read_source(stage, key, inputs[key])
     plan = Plan(

@@ -49,6 +49,9 @@ class Stage:
     may_be_absent: tuple[str, ...] = ()
     # Config keys (dotted) that hold paths of raw files or folders; their content is hashed.
     sources: tuple[str, ...] = ()
+    # Brings raw files here that no key names: "module:function", called with the config before the
+    # run's identity is known; returns {key of `sources`: (path, what it is called on record)}.
+    fetch: str | None = None
     # Config keys (dotted) that cannot change the result, and are left out of the identity.
     transient: tuple[str, ...] = ()
     # Config keys (dotted) whose values may hold any signs; like the paths in `sources` they are
@@ -94,6 +97,7 @@ STAGES: tuple[Stage, ...] = (
         config="pipeline.data.config:PreprocessConfig",
         run="pipeline.data.stage:run",
         check="pipeline.data.stage:check",
+        fetch="pipeline.data.sources:fetch",
         inputs={"like": "model"},
         sources=("source.path",),
         transient=("workers",),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import io
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.config import SourceConfig
+from pipeline.artifacts.store import Store
+from pipeline.data.config import PreprocessConfig, SourceConfig
 from pipeline.data.pictures import PictureLimits, Rejected
 from pipeline.data.sources import Item, open_source
 from pipeline.errors import ConfigError, DataError
+from pipeline.runner import Outcome, run_stage
+from pipeline.stages import find_stage
+from scripts.artifacts import lineage_lines
 
 LIMITS = PictureLimits(min_side_px=4)
 MB = 1_000_000
@@ -256,6 +262,63 @@ def test_kaggle_download_is_read_like_a_folder(
     monkeypatch.setenv("KAGGLE_API_TOKEN", "t")
     items = open_source(SourceConfig(kind="kaggle", dataset="a/b"))
     assert [item.name for item in items] == ["a.png"]
+
+
+def kaggle_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, Path]:
+    """A store, and Kaggle's cache with version 2 of the set a/b, which "the network" has."""
+    home = tmp_path / "cache" / "datasets" / "a" / "b"
+    (home / "versions" / "2").mkdir(parents=True)
+    (home / "versions" / "2" / "a.png").write_bytes(png())
+    (tmp_path / "kagglehub.py").write_text(
+        "import os\n"
+        "def dataset_download(name):\n"
+        "    if 'OFFLINE' in os.environ:\n"
+        "        raise OSError('no network')\n"
+        f"    return {str(home / 'versions')!r} + '/' + os.environ.get('NEWEST', '2')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "kagglehub", raising=False)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "t")
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    return Store(tmp_path / "store"), home
+
+
+def test_what_came_from_kaggle_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Name, version and digests of the set's files; another version is another dataset."""
+    store, home = kaggle_store(tmp_path, monkeypatch)
+    config = PreprocessConfig(
+        name="x", resolution=32, source=SourceConfig(kind="kaggle", dataset="a/b"), workers=0,
+        detectors=[], on_no_face="whole", min_face_px=1,
+    )  # fmt: skip
+
+    def preprocess() -> Outcome:
+        return run_stage(find_stage("preprocess"), config, store)
+
+    first = preprocess()
+    source = first.artifact.manifest.plan.sources["source.path"]
+    assert source.path == "kaggle:a/b, version 2"
+    digest = hashlib.sha256(png()).hexdigest()
+    assert [(one.path, one.sha256) for one in source.files] == [("a.png", digest)]
+    lines = lineage_lines(store.lineage(first.artifact), files=True)
+    assert any("kaggle:a/b, version 2" in line for line in lines)
+    assert any("a.png" in line and digest[:12] in line for line in lines)
+    assert preprocess().how == "reused"
+    # Without a network what was downloaded whole serves, and only that.
+    monkeypatch.setenv("OFFLINE", "1")
+    with pytest.raises(DataError, match="no network"):
+        preprocess()
+    (home / "2.complete").touch()
+    assert preprocess().how == "reused"
+    assert "Kaggle cannot be reached (no network); taking" in capsys.readouterr().out
+    monkeypatch.delenv("OFFLINE")
+    (home / "versions" / "10").mkdir()
+    (home / "versions" / "10" / "a.png").write_bytes(png("blue"))
+    monkeypatch.setenv("NEWEST", "10")
+    later = preprocess()
+    assert later.artifact.reference == "dataset/x:v2"
+    assert later.artifact.manifest.plan.sources["source.path"].path == "kaggle:a/b, version 10"
 
 
 @pytest.mark.parametrize("mode", ["scenes", "faces"])

@@ -19,7 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.data.config import SourceConfig
+from pipeline.console import say
+from pipeline.data.config import PreprocessConfig, SourceConfig
 from pipeline.data.pictures import PictureLimits, Rejected, bare_png, decode
 from pipeline.errors import DataError
 
@@ -152,7 +153,7 @@ def open_source(config: SourceConfig, limit: int | None = None) -> list[Item]:
         if not items:
             raise DataError("source.count is 0, so there is nothing to paint; set it above 0.")
         return items
-    if config.kind == "kaggle":
+    if config.kind == "kaggle" and config.path is None:
         path = download_kaggle(config.dataset)
     elif config.path is None:
         raise DataError(
@@ -167,8 +168,24 @@ def open_source(config: SourceConfig, limit: int | None = None) -> list[Item]:
     return items if limit is None else items[:limit]
 
 
+def fetch(config: PreprocessConfig) -> dict[str, tuple[Path, str]]:
+    """What the runner is to take for `source.path`: the Kaggle set, and how to call it on record.
+
+    So the files that were downloaded count for the run's identity and stand in its lineage, and a
+    new version of the set makes a new dataset. Empty for other sources.
+    """
+    if config.source.kind != "kaggle":
+        return {}
+    folder = download_kaggle(config.source.dataset)
+    version = folder.name if folder.parent.name == "versions" else "unknown"
+    return {"source.path": (folder, f"kaggle:{config.source.dataset}, version {version}")}
+
+
 def download_kaggle(dataset: str) -> Path:
     """Folder of a Kaggle data set, downloaded (or found in kagglehub's cache).
+
+    Where Kaggle cannot be reached, the newest version that was downloaded whole is taken, with a
+    word.
 
     Raises DataError, saying how to get the set otherwise, when kagglehub is not installed, when
     there are no credentials, or when the download fails.
@@ -191,10 +208,25 @@ def download_kaggle(dataset: str) -> Path:
     # Network, permission and quota problems come as errors of several libraries.
     except Exception as error:
         text = " ".join(str(error).split())[:200]
+        if (cached := _cached_kaggle(dataset)) is not None:
+            say(f"Kaggle cannot be reached ({text}); taking {cached}, downloaded earlier.")
+            return cached
         raise DataError(
             f"The Kaggle set {dataset} could not be downloaded ({text}); check the network and "
             f"that your account has accepted the set's terms, or {by_hand}."
         ) from error
+
+
+def _cached_kaggle(dataset: str) -> Path | None:
+    """The newest whole version of the set in kagglehub's cache, if there is one."""
+    cache = os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub"
+    home = Path(cache).expanduser() / "datasets" / dataset
+    whole = [
+        folder
+        for folder in (home / "versions").glob("[0-9]*")
+        if folder.name.isdigit() and (home / f"{folder.name}.complete").exists()
+    ]
+    return max(whole, key=lambda folder: int(folder.name), default=None)
 
 
 def has_kaggle_credentials() -> bool:
