@@ -102,6 +102,8 @@ class SamplesConfig:
     name: str = "character"
     # Reference to the model.
     model: str = "model/${character}"
+    # Character (name or class number) that is drawn, for a model of several; null: all in turn.
+    label: str | None = None
     # What is made: names of PICTURES; characters needs a model with labels.
     pictures: list[str] = field(default_factory=lambda: list(PICTURES))
     seed: int = 0

@@ -31,11 +31,13 @@ class Faces:
     network: averaged generator on its device.
     batch: pictures made at once.
     psi: truncation where none is given.
+    character: class of all faces; None: one class after the other.
     """
 
     network: Generator
     batch: int
     psi: float
+    character: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -56,7 +58,9 @@ class Faces:
         return rows
 
     def classes_of(self, numbers: Sequence[int]) -> list[int]:
-        """A class for each face, one after the other."""
+        """A class for each face: the chosen one, or one after the other."""
+        if self.character is not None:
+            return [self.character] * len(numbers)
         return [number % max(self.network.c_dim, 1) for number in numbers]
 
     @torch.inference_mode()

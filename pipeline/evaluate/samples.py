@@ -34,6 +34,7 @@ from pipeline.evaluate.film import make_frames, mosaic, write_film, write_webp
 from pipeline.evaluate.sheet import Sheet, draw_sheet, rows_of
 from pipeline.models import checkpoint
 from pipeline.models.build import Generator
+from pipeline.models.characters import find_character, names_of
 from torch_utils.device import choose_device, describe
 
 DESCRIPTION = "samples.json"
@@ -48,6 +49,7 @@ class Work:
 
     config: SamplesConfig
     faces: Faces
+    names: list[str]  # of the characters
     out: Path
     bar: Progress
     stop: Callable[[], bool]
@@ -86,6 +88,7 @@ def check(config: SamplesConfig, inputs: Mapping[str, Path]) -> None:
     if "G_ema" not in described:
         raise ConfigError(f"The model in {inputs['model']} has no averaged generator G_ema.")
     labels = int(described["G_ema"].arguments.get("c_dim", 0))
+    find_character("samples.label", config.label, inputs["model"], labels)
     if config.pictures == ["characters"] and labels < 2:
         raise ConfigError(
             "samples.pictures=[characters] needs a model of several characters, trained with "
@@ -101,7 +104,9 @@ def run(
     device = choose_device(config.device)
     network = cast(Generator, checkpoint.load(inputs["model"], ("G_ema",), device)["G_ema"])
     network.requires_grad_(False)
-    faces = Faces(network, config.batch, config.truncation_psi)
+    character = find_character("samples.label", config.label, inputs["model"], network.c_dim)
+    faces = Faces(network, config.batch, config.truncation_psi, character)
+    names = names_of(inputs["model"], network.c_dim)
     wanted = [name for name in config.pictures if name != "characters" or network.c_dim > 1]
     say(f"samples: {', '.join(wanted)}, on {describe(device)}.")
     makers: dict[str, Callable[[Work], None]] = {
@@ -114,7 +119,7 @@ def run(
     tables = len(faces.mixing_ranges(config.mixing_rows))
     total = _steps(config, wanted, tables, min(network.c_dim, MAX_CHARACTERS))
     with catch_stop() as stop, progress("samples", total, "pictures") as bar:
-        work = Work(config, faces, out, bar, stop)
+        work = Work(config, faces, names, out, bar, stop)
         for name in wanted:
             makers[name](work)
     description = {"truncation_psi": config.truncation_psi, "pictures": work.notes}
@@ -173,8 +178,8 @@ def _mixing(work: Work) -> None:
         sheet = Sheet(
             title=f"Style mixing: {name}",
             subtitle="Each face of the left column, with rows "
-            f"{taken.start} to {taken.stop - 1} of its {work.faces.network.num_ws} rows of ws taken "
-            "from the face at the top.",
+            f"{taken.start} to {taken.stop - 1} of its {work.faces.network.num_ws} rows of ws "
+            "taken from the face at the top.",
             cells=rows_of(work.faces.pictures(mixed.flatten(0, 1)), columns),
             row_labels=[f"face {number}" for number in below],
             column_labels=[f"face {number}" for number in beside],
@@ -212,7 +217,7 @@ def _characters(work: Work) -> None:
     numbers = work.numbers(config.character_columns)
     z = faces.z(numbers)
     ws = torch.stack([faces.ws(z, faces.labels([one] * len(numbers))) for one in classes])
-    names = [f"character {one}" for one in classes]
+    names = [work.names[one] for one in classes]
     sheet = Sheet(
         title="Characters",
         subtitle=f"Each column is one latent, drawn as each character.{note}",
@@ -230,7 +235,7 @@ def _characters(work: Work) -> None:
         title="Between characters",
         subtitle=f"Straight lines in w, at face {numbers[0]}.",
         cells=rows_of(faces.pictures(between), steps),
-        row_labels=[f"{classes[a]} to {classes[b]}" for a, b in ends],
+        row_labels=[f"{names[a]} to {names[b]}" for a, b in ends],
         column_labels=[f"{100 * t:.0f} %" for t in shares],
     )
     work.save("between_characters", sheet, seed=numbers[0], classes=classes)

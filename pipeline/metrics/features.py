@@ -59,13 +59,12 @@ class FeatureNetwork(ABC):
         self.side_px = side_px
         self.device = torch.device(device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, images: Tensor) -> Outputs:
         """Outputs (float32, on the network's device) for N x C x H x W uint8, C 3 or 1."""
         outputs = self._outputs(self._prepared(images))
-        # Ordinary tensors, so that whoever keeps them may do with them what he likes.
-        logits = None if outputs.logits is None else outputs.logits.float().clone()
-        return Outputs(outputs.features.float().clone(), logits)
+        logits = None if outputs.logits is None else outputs.logits.float()
+        return Outputs(outputs.features.float(), logits)
 
     @abstractmethod
     def _outputs(self, images: Tensor) -> Outputs:

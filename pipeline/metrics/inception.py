@@ -9,13 +9,12 @@ ships these weights; `read` takes them from a file of the user's.
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -88,11 +87,14 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
         else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tensors = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"There is no file of Inception weights at {path}.") from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, SafetensorError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
+    # On damaged bytes torch's reader raises anything, IndexError included.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(f"{path} cannot be read as a file of weights ({reason}).") from error
     try:
         fold(tensors)
