@@ -75,7 +75,9 @@ def test_the_layer_is_no_finer_than_a_quarter_of_the_picture(make: Any) -> None:
     assert features.shape == (1, frame.channels, frame.height, frame.width)
 
 
-def test_a_drag_measures_in_full_precision_without_gradients_of_scaled_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drag_measures_in_full_precision_without_gradients_of_scaled_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     network = sg2()
     asked: list[dict[str, Any]] = []
     features = network.synthesis.features
@@ -130,9 +132,9 @@ def test_features_at_the_border_follow_the_pictures_content(
     # A whole feature pixel, so that nothing is lost to interpolation.
     step = 1 / frame.scale
     with torch.no_grad():
-        before, picture = network.synthesis.features_and_image(ws, layer)
+        before, picture = network.synthesis.features(ws, layer), network.synthesis(ws)
         moved(network, -step, step)
-        after, picture_after = network.synthesis.features_and_image(ws, layer)
+        after, picture_after = network.synthesis.features(ws, layer), network.synthesis(ws)
     # The picture itself did move there, in its own pixels.
     dx, dy = round(-step), round(step)
     inner = picture_after[..., 10 + dy : 54 + dy, 10 + dx : 54 + dx]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from pipeline.errors import ModelError, nearest
 
 
@@ -28,14 +26,6 @@ class FeatureFrame:
     scale: float  # feature pixels per image pixel
     offset: float  # feature pixels, the same for x and y
     ws_rows: int  # number of leading rows of ws that influence this layer
-
-    def to_features(self, points: torch.Tensor) -> torch.Tensor:
-        """Image coordinates (any shape) to feature coordinates."""
-        return points * self.scale + self.offset
-
-    def to_image(self, points: torch.Tensor) -> torch.Tensor:
-        """Feature coordinates (any shape) to image coordinates."""
-        return (points - self.offset) / self.scale
 
 
 def layer_index(layer: str | int, names: list[str]) -> int:

@@ -12,7 +12,7 @@ Half precision is used on a GPU only, for the `num_fp16_res` highest resolutions
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch import nn
 
 from pipeline.errors import check_choice
 from pipeline.models.features import FeatureFrame, layer_index
-from pipeline.models.layers import FullyConnectedLayer, MappingNetwork
+from pipeline.models.latent_generator import LatentGenerator
+from pipeline.models.layers import FullyConnectedLayer
 from pipeline.models.stylegan2_discriminator import (
     Discriminator,
     DiscriminatorBlock,
@@ -431,7 +432,15 @@ class SynthesisNetwork(nn.Module):
         Returns [N, img_channels, height, width] float32, about [-1, 1].
         """
         options = SynthesisOptions(noise_mode, force_fp32, fused_modconv, generator)
-        return self._run(ws, options)[1]
+        x = img = None
+        row = 0
+        for block in self.blocks:
+            x = block.features(x, ws[:, row:], options)
+            row += block.num_conv
+            # The image layer shares its row with the next block's first convolution.
+            img = block.image(x, img, ws[:, row], options) if row < self.num_ws else img
+        assert img is not None
+        return img
 
     def features(
         self,
@@ -455,21 +464,6 @@ class SynthesisNetwork(nn.Module):
         assert x is not None
         return x.to(torch.float32)
 
-    def features_and_image(
-        self,
-        ws: torch.Tensor,
-        layer: str | int,
-        noise_mode: str = "const",
-        force_fp32: bool = False,
-        fused_modconv: bool | None = None,
-        generator: torch.Generator | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(features of `layer`, image) in one pass; arguments as of `features`."""
-        options = SynthesisOptions(noise_mode, force_fp32, fused_modconv, generator)
-        features, img = self._run(ws, options, keep=layer_index(layer, self.layer_names))
-        assert features is not None
-        return features, img
-
     def feature_frame(self, layer: str | int) -> FeatureFrame:
         """Where a block's features lie in the image, and which ws rows they depend on."""
         index = layer_index(layer, self.layer_names)
@@ -484,71 +478,9 @@ class SynthesisNetwork(nn.Module):
             ws_rows=sum(block.num_conv for block in self.blocks[: index + 1]),
         )
 
-    def _run(
-        self, ws: torch.Tensor, options: SynthesisOptions, keep: int | None = None
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """(features of block number `keep`, image)."""
-        x = img = kept = None
-        row = 0
-        for index, block in enumerate(self.blocks):
-            x = block.features(x, ws[:, row:], options)
-            row += block.num_conv
-            # The image layer shares its row with the next block's first convolution.
-            img = block.image(x, img, ws[:, row], options) if row < self.num_ws else img
-            if index == keep:
-                kept = x.to(torch.float32)
-        assert img is not None
-        return kept, img
 
+class Generator(LatentGenerator):
+    """StyleGAN2's generator; further arguments are those of `SynthesisNetwork` and its blocks."""
 
-class Generator(nn.Module):
-    """z to image: mapping network, then synthesis network.
-
-    Args:
-        z_dim, c_dim, w_dim: widths of latent, label (0: none) and intermediate latent.
-        img_resolution: height of the images, a power of two.
-        img_channels: 3 for RGB, 1 for grey.
-        mapping_kwargs: further arguments of `MappingNetwork`.
-        synthesis_kwargs: further arguments of `SynthesisNetwork` and `SynthesisBlock`.
-    """
-
-    def __init__(
-        self,
-        z_dim: int,
-        c_dim: int,
-        w_dim: int,
-        img_resolution: int,
-        img_channels: int,
-        mapping_kwargs: Mapping[str, Any] | None = None,
-        **synthesis_kwargs: Any,
-    ) -> None:
-        super().__init__()
-        self.z_dim = z_dim
-        self.c_dim = c_dim
-        self.w_dim = w_dim
-        self.img_resolution = img_resolution
-        self.img_channels = img_channels
-        self.init_kwargs = {
-            "z_dim": z_dim, "c_dim": c_dim, "w_dim": w_dim, "img_resolution": img_resolution,
-            "img_channels": img_channels, "mapping_kwargs": dict(mapping_kwargs or {}),
-            **synthesis_kwargs,
-        }  # fmt: skip
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
-        self.num_ws = self.synthesis.num_ws
-        self.mapping = MappingNetwork(
-            z_dim, c_dim, w_dim, self.num_ws, **dict(mapping_kwargs or {})
-        )
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float = 1,
-        truncation_cutoff: int | None = None,
-        update_emas: bool = False,
-        **synthesis_kwargs: Any,
-    ) -> torch.Tensor:
-        """[N, z_dim], [N, c_dim] => [N, img_channels, height, width]; see the two networks."""
-        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
-        img: torch.Tensor = self.synthesis(ws, update_emas=update_emas, **synthesis_kwargs)
-        return img
+    synthesis_class = SynthesisNetwork
+    synthesis: SynthesisNetwork

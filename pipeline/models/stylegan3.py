@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,7 +22,8 @@ from torch import nn
 from pipeline.errors import ModelError
 from pipeline.models.features import FeatureFrame, layer_index
 from pipeline.models.filter_design import design_lowpass_filter
-from pipeline.models.layers import FullyConnectedLayer, MappingNetwork
+from pipeline.models.latent_generator import LatentGenerator
+from pipeline.models.layers import FullyConnectedLayer
 from torch_utils.distributed import batch_mean
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
@@ -344,7 +345,10 @@ class SynthesisNetwork(nn.Module):
 
         Returns [N, img_channels, img_resolution, img_resolution] float32, about [-1, 1].
         """
-        return self._run(ws, -1, update_emas, force_fp32, fused_modconv)[1]
+        image = ws
+        for _, output in self._outputs(ws, update_emas, force_fp32, fused_modconv):
+            image = output  # the last one is it
+        return image.to(torch.float32) * self.output_scale
 
     def features(
         self,
@@ -365,21 +369,6 @@ class SynthesisNetwork(nn.Module):
             if index == wanted:
                 return x.to(torch.float32)
         raise AssertionError("layer_index bounds the layer's number")
-
-    def features_and_image(
-        self,
-        ws: torch.Tensor,
-        layer: str | int,
-        noise_mode: str = "const",
-        force_fp32: bool = False,
-        fused_modconv: bool | None = None,
-        generator: torch.Generator | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(features of `layer`, image) in one pass; arguments as of `features`."""
-        wanted = layer_index(layer, self.layer_names)
-        features, img = self._run(ws, wanted, False, force_fp32, fused_modconv)
-        assert features is not None
-        return features, img
 
     def feature_frame(self, layer: str | int) -> FeatureFrame:
         """Where a layer's output lies in the image, and which ws rows it depends on."""
@@ -406,59 +395,13 @@ class SynthesisNetwork(nn.Module):
             x = layer(x, ws[:, index + 1], update_emas, force_fp32, fused_modconv)
             yield index, x
 
-    def _run(
-        self,
-        ws: torch.Tensor,
-        keep: int,
-        update_emas: bool,
-        force_fp32: bool,
-        fused_modconv: bool | None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """(output number `keep` or None, image)."""
-        features = None
-        last = ws
-        for index, x in self._outputs(ws, update_emas, force_fp32, fused_modconv):
-            if index == keep:
-                features = x.to(torch.float32)
-            last = x
-        return features, last.to(torch.float32) * self.output_scale
 
+class Generator(LatentGenerator):
+    """StyleGAN3's generator; further arguments are those of `SynthesisNetwork` and its layers."""
 
-class Generator(nn.Module):
-    """z to image: mapping network, then synthesis network.
-
-    Args:
-        z_dim, c_dim, w_dim: widths of latent, label (0: none) and intermediate latent.
-        img_resolution: side of the images, a power of two.
-        img_channels: 3 for RGB, 1 for grey.
-        mapping_kwargs: further arguments of `MappingNetwork`; its depth is 2 unless given.
-        synthesis_kwargs: further arguments of `SynthesisNetwork` and `SynthesisLayer`.
-    """
-
-    def __init__(
-        self,
-        z_dim: int,
-        c_dim: int,
-        w_dim: int,
-        img_resolution: int,
-        img_channels: int,
-        mapping_kwargs: Mapping[str, Any] | None = None,
-        **synthesis_kwargs: Any,
-    ) -> None:
-        super().__init__()
-        self.z_dim = z_dim
-        self.c_dim = c_dim
-        self.w_dim = w_dim
-        self.img_resolution = img_resolution
-        self.img_channels = img_channels
-        mapping_kwargs = {"num_layers": 2, **(mapping_kwargs or {})}
-        self.init_kwargs = {
-            "z_dim": z_dim, "c_dim": c_dim, "w_dim": w_dim, "img_resolution": img_resolution,
-            "img_channels": img_channels, "mapping_kwargs": mapping_kwargs, **synthesis_kwargs,
-        }  # fmt: skip
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **synthesis_kwargs)
-        self.num_ws = self.synthesis.num_ws
-        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **mapping_kwargs)
+    synthesis_class = SynthesisNetwork
+    mapping_defaults: ClassVar[Mapping[str, Any]] = {"num_layers": 2}
+    synthesis: SynthesisNetwork
 
     def set_magnitude_ema_beta(self, beta: float) -> None:
         """Decay an update of every layer's magnitude average; kept with the architecture."""
@@ -466,17 +409,3 @@ class Generator(nn.Module):
             if isinstance(module, SynthesisLayer):
                 module.magnitude_ema_beta = beta
         self.init_kwargs["magnitude_ema_beta"] = beta
-
-    def forward(
-        self,
-        z: torch.Tensor,
-        c: torch.Tensor | None = None,
-        truncation_psi: float = 1,
-        truncation_cutoff: int | None = None,
-        update_emas: bool = False,
-        **synthesis_kwargs: Any,
-    ) -> torch.Tensor:
-        """[N, z_dim], [N, c_dim] => [N, img_channels, side, side]; see the two networks."""
-        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
-        img: torch.Tensor = self.synthesis(ws, update_emas=update_emas, **synthesis_kwargs)
-        return img
