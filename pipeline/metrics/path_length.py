@@ -86,9 +86,12 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """Along the great circle from a to b (N x d, made unit length), t of it (N x 1)."""
     a = a / a.norm(dim=1, keepdim=True)
     b = b / b.norm(dim=1, keepdim=True)
-    angle = t * (a * b).sum(dim=1, keepdim=True).clamp(-1, 1).acos()
-    side = b - (a * b).sum(dim=1, keepdim=True) * a
-    side = side / side.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    along = (a * b).sum(dim=1, keepdim=True)
+    side = b - along * a
+    length = side.norm(dim=1, keepdim=True)
+    # Not the arc cosine of `along`, which near 1 has lost half its digits.
+    angle = t * torch.atan2(length, along)
+    side = side / length.clamp(min=1e-12)
     return a * angle.cos() + side * angle.sin()
 
 
