@@ -282,12 +282,12 @@ def _build(
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 folder = Path(scratch)
                 (folder / "build.ninja").write_text(ninja_file(), encoding="utf-8")
-                _run_ninja(folder, made_by, report)
+                _run_ninja(folder, target.name, made_by, report)
                 (folder / target.name).replace(target)
     return target
 
 
-def _run_ninja(folder: Path, made_by: str, report: Report | None) -> None:
+def _run_ninja(folder: Path, name: str, made_by: str, report: Report | None) -> None:
     try:
         import ninja
     except ImportError as error:
@@ -305,7 +305,7 @@ def _run_ninja(folder: Path, made_by: str, report: Report | None) -> None:
             step = re.match(r"\[(\d+)/(\d+)\] (.*)", line)
             if step and report:
                 report(int(step[1]), int(step[2]), step[3])
-    if process.returncode != 0:
+    if process.returncode != 0 or not (folder / name).is_file():
         log = BUILD_ROOT / "failed.log"
         log.write_text("".join(said), encoding="utf-8")
         raise BuildError(

@@ -187,8 +187,7 @@ def targets(
 
     `wanted` ("all", or "8.9;9.0", "89 90") decides where given; else the capabilities of the
     `devices` at hand do; without any of them, everything. A device runs the code of its own major
-    number's newest architecture that is no newer than it; a later device runs the PTX of the
-    newest. Raises ValueError, in one sentence, for what this nvcc or this program cannot serve.
+    number's newest architecture that is no newer than it; else the PTX of an earlier one. Raises ValueError, in one sentence, for what this nvcc or this program cannot serve.
     """
     able = architectures(nvcc)
     if not able:
@@ -207,15 +206,16 @@ def targets(
     if wanted == "all" or not devices:
         return able, able[-1]
     found: set[int] = set()
-    ptx = None
+    ptx: int | None = None
     for major, minor in sorted(devices):
         if (major, minor) < OLDEST_CAPABILITY:
             continue
         same = [arch for arch in able if arch // 10 == major and arch % 10 <= minor]
         if same:
             found.add(same[-1])
-        else:
-            ptx = able[-1]
+            continue
+        earlier = [arch for arch in able if arch <= major * 10 + minor]
+        ptx = earlier[-1] if ptx is None else min(ptx, earlier[-1])
     if not found and ptx is None:
         newest = max(devices)
         raise ValueError(
