@@ -31,4 +31,9 @@ TORCH_LIBRARY(animedrag, m) {
   m.def(
       "bias_lrelu_backward(Tensor dy, Tensor y, float gain, float slope, float clamp) "
       "-> (Tensor dx, Tensor db)");
+
+  // 3x3 correlation of NCHW images with weights [out, in, 3, 3]; `transposed`: with the weights
+  // turned and their first dimensions exchanged (the gradient of the other with respect to x).
+  m.def("conv3x3(Tensor x, Tensor w, int padding, bool transposed) -> Tensor");
+  m.def("conv3x3_weight(Tensor x, Tensor dy, int padding) -> Tensor");
 }

@@ -91,7 +91,7 @@ def _lines(
 
 def resample(x: Tensor, lines: Lines) -> Tensor:
     """Both filters with nothing in between. NCHW => NCHW."""
-    return _operators().resample(
+    return operators().resample(
         x, lines.up_taps, lines.down_taps, lines.factors, lines.sizes, lines.starts
     )
 
@@ -103,7 +103,7 @@ def filtered_lrelu(
     with_gradient = torch.is_grad_enabled() and (
         x.requires_grad or (bias is not None and bias.requires_grad)
     )
-    y, _ = _operators().filtered_lrelu(
+    y, _ = operators().filtered_lrelu(
         x, bias, lines.up_taps, lines.down_taps, lines.up[0], lines.down[0], lines.sizes,
         lines.starts, gain, slope, -1.0 if clamp is None else clamp, with_gradient,
     )  # fmt: skip
@@ -114,17 +114,20 @@ def bias_lrelu(
     x: Tensor, bias: Tensor | None, gain: float, slope: float, clamp: float | None
 ) -> Tensor:
     """clip(gain * lrelu(x + bias)). N×C×... => the same."""
-    return _operators().bias_lrelu(x, bias, gain, slope, -1.0 if clamp is None else clamp)
+    return operators().bias_lrelu(x, bias, gain, slope, -1.0 if clamp is None else clamp)
 
 
 @functools.cache
-def _operators() -> Any:
-    """The operators' namespace, with shapes and gradients registered (once a process)."""
-    if not native.status().loaded:
-        raise RuntimeError(f"compiled operators: {native.status().reason}")
+def _register() -> None:
     _register_resample()
     _register_filtered_lrelu()
     _register_bias_lrelu()
+
+
+def operators() -> Any:
+    """The operators' namespace, with shapes and gradients registered (once a process)."""
+    if not torch.compiler.is_compiling():  # the module's end has done it, where they are built
+        _register()
     return torch.ops.animedrag
 
 
@@ -272,3 +275,8 @@ def _register_bias_lrelu() -> None:
 
     torch.library.register_autograd(name, backward, setup_context=remember)
     torch.library.register_autograd(of_gradient, backward_gradient, setup_context=remember_gradient)
+
+
+# Ahead of torch.compile, which cannot follow a registration.
+if native.status().loaded:
+    _register()

@@ -1,6 +1,6 @@
 """Convolution together with up- or downsampling, and the style-modulated convolution.
 
-Knows nothing about layers. Plain torch, differentiable any number of times.
+Knows nothing about layers. Differentiable any number of times.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from torch_utils.ops import conv3x3
 from torch_utils.ops.upfirdn2d import (
     Padding,
     downsample2d,
@@ -159,6 +160,8 @@ def _conv2d(
 ) -> torch.Tensor:
     if not flip_weight and w.shape[2] * w.shape[3] > 1:
         w = w.flip([2, 3])
+    if stride == 1 and conv3x3.serves(x, w, padding, groups):
+        return conv3x3.conv3x3(x, w, padding[0])
     return F.conv2d(x, w, stride=stride, padding=padding, groups=groups)
 
 

@@ -264,6 +264,183 @@ std::tuple<Tensor, Tensor> bias_lrelu_backward(const Tensor& dy_, const Tensor& 
   return {dx, sums.sum(0).to(y.scalar_type())};
 }
 
+// ---- 3x3 convolution -------------------------------------------------------------------------
+
+constexpr int64_t kEntries = 16;           // of a tile, and matrix products
+constexpr int64_t kProductValues = 3 << 20;  // of both matrices of a chunk: they stay in the cache
+
+// Tile rows of all images, in chunks whose matrices fit kProductValues.
+struct Tiling {
+  int64_t images, rows, tiles, chunk_rows;  // rows and tiles of one image; rows in a chunk
+
+  Tiling(int64_t images_, int64_t height, int64_t width, int64_t channels)
+      : images(images_), rows((height + 1) / 2), tiles((width + 1) / 2) {
+    const int64_t most = std::max<int64_t>(1, kProductValues / (kEntries * channels * tiles));
+    const int64_t chunks = (images * rows + most - 1) / most;
+    chunk_rows = (images * rows + chunks - 1) / chunks;  // of about equal size
+  }
+
+  int64_t all_rows() const { return images * rows; }
+};
+
+// [16, channels, columns] over a buffer that may be read a little past its end.
+Tensor product_matrix(const Tensor& buffer, int64_t channels, int64_t columns) {
+  return buffer.narrow(0, 0, kEntries * channels * columns).view({kEntries, channels, columns});
+}
+
+Tensor product_buffer(const Tensor& like, int64_t channels, int64_t columns) {
+  return at::empty({kEntries * channels * columns + 64}, like.options());
+}
+
+// work(channel, row of the chunk, image, tile row) for every tile row of a chunk, in threads.
+template <typename Work>
+void for_tile_rows(const Tiling& t, int64_t channels, int64_t first, int64_t count,
+                   const Work& work) {
+  at::parallel_for(0, channels, std::max<int64_t>(1, kGrain / (kEntries * count * t.tiles)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t channel = begin; channel < end; ++channel)
+                       for (int64_t row = 0; row < count; ++row)
+                         work(channel, row, (first + row) / t.rows, (first + row) % t.rows);
+                   });
+}
+
+// Products of the tile entries of a chunk: transforms `x`'s planes by `transform` into `matrix`.
+template <typename T, typename Transform>
+void fill_matrix(const Tiling& t, const Tensor& x, int64_t first, int64_t count,
+                 const Tensor& matrix, const Transform& transform) {
+  const int64_t channels = x.size(1), plane = x.size(2) * x.size(3);
+  const T* source = x.const_data_ptr<T>();
+  T* target = matrix.mutable_data_ptr<T>();
+  const int64_t columns = count * t.tiles;
+  const std::size_t scratch_values = kernels<T>().tile_scratch(static_cast<int>(t.tiles));
+  for_tile_rows(t, channels, first, count,
+                [&](int64_t channel, int64_t row, int64_t image, int64_t tile_row) {
+                  thread_local std::vector<T> scratch;
+                  if (scratch.size() < scratch_values) scratch.resize(scratch_values);
+                  transform(source + (image * channels + channel) * plane,
+                            static_cast<int>(tile_row),
+                            target + channel * columns + row * t.tiles,
+                            static_cast<std::size_t>(channels * columns), scratch.data());
+                });
+}
+
+void check_conv3x3(const Tensor& x, int64_t padding) {
+  check_images(x);
+  TORCH_CHECK(padding >= 0 && padding <= 2, "padding must lie in [0, 2], not ", padding);
+  TORCH_CHECK(x.size(2) + 2 * padding >= 3 && x.size(3) + 2 * padding >= 3,
+              "the padded image is smaller than the kernel");
+}
+
+Tensor conv3x3(const Tensor& x_, const Tensor& w_, int64_t padding, bool transposed) {
+  check_conv3x3(x_, padding);
+  const Tensor x = x_.contiguous(), w = same_type(w_, x, "w");
+  TORCH_CHECK(w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3 &&
+                  w.size(transposed ? 0 : 1) == x.size(1),
+              "the weights do not belong to this image");
+  const int64_t in = x.size(1), out = w.size(transposed ? 1 : 0);
+  const int64_t height = x.size(2), width = x.size(3);
+  Tensor y = at::empty({x.size(0), out, height + 2 * padding - 2, width + 2 * padding - 2},
+                       x.options());
+  if (y.numel() == 0) return y;
+  const int out_height = static_cast<int>(y.size(2)), out_width = static_cast<int>(y.size(3));
+  const Tiling t(x.size(0), out_height, out_width, in + out);
+  Tensor u = at::empty({kEntries, w.size(0), w.size(1)}, w.options());
+  const Tensor in_buffer = product_buffer(x, in, t.chunk_rows * t.tiles);
+  const Tensor out_buffer = product_buffer(x, out, t.chunk_rows * t.tiles);
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv3x3", [&] {
+    const auto& k = kernels<scalar_t>();
+    const int64_t row = w.size(1);
+    const scalar_t* weights = w.const_data_ptr<scalar_t>();
+    scalar_t* products = u.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, w.size(0), std::max<int64_t>(1, kGrain / (32 * row)),
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t o = begin; o < end; ++o)
+                         k.kernels_in(weights + 9 * row * o, static_cast<int>(row), transposed,
+                                      products + row * o,
+                                      static_cast<std::size_t>(row * w.size(0)));
+                     });
+    const Tensor factors = transposed ? u.transpose(1, 2) : u;
+    scalar_t* target = y.mutable_data_ptr<scalar_t>();
+    const std::size_t scratch_values = k.tile_scratch(static_cast<int>(t.tiles));
+    for (int64_t first = 0; first < t.all_rows(); first += t.chunk_rows) {
+      const int64_t count = std::min(t.chunk_rows, t.all_rows() - first);
+      const int64_t columns = count * t.tiles;
+      const Tensor v = product_matrix(in_buffer, in, columns);
+      Tensor m = product_matrix(out_buffer, out, columns);
+      fill_matrix<scalar_t>(t, x, first, count, v,
+                            [&](const scalar_t* plane, int tile_row, scalar_t* to,
+                                std::size_t stride, scalar_t* scratch) {
+                              k.tiles_in(plane, static_cast<int>(height), static_cast<int>(width),
+                                         static_cast<int>(padding), tile_row,
+                                         static_cast<int>(t.tiles), to, stride, scratch);
+                            });
+      at::bmm_out(m, factors, v);
+      const scalar_t* result = m.const_data_ptr<scalar_t>();
+      for_tile_rows(t, out, first, count,
+                    [&](int64_t channel, int64_t row_, int64_t image, int64_t tile_row) {
+                      thread_local std::vector<scalar_t> scratch;
+                      if (scratch.size() < scratch_values) scratch.resize(scratch_values);
+                      k.tiles_out(result + channel * columns + row_ * t.tiles,
+                                  static_cast<std::size_t>(out * columns),
+                                  static_cast<int>(t.tiles), static_cast<int>(tile_row),
+                                  target + (image * out + channel) * out_height * out_width,
+                                  out_height, out_width, scratch.data());
+                    });
+    }
+  });
+  return y;
+}
+
+Tensor conv3x3_weight(const Tensor& x_, const Tensor& dy_, int64_t padding) {
+  check_conv3x3(x_, padding);
+  const Tensor x = x_.contiguous(), dy = same_type(dy_, x, "dy");
+  TORCH_CHECK(dy.dim() == 4 && dy.size(0) == x.size(0) &&
+                  dy.size(2) == x.size(2) + 2 * padding - 2 &&
+                  dy.size(3) == x.size(3) + 2 * padding - 2,
+              "dy does not belong to this image");
+  const int64_t in = x.size(1), out = dy.size(1);
+  Tensor dw = at::zeros({out, in, 3, 3}, x.options());
+  if (dy.numel() == 0 || x.numel() == 0) return dw;
+  const int height = static_cast<int>(x.size(2)), width = static_cast<int>(x.size(3));
+  const int out_height = static_cast<int>(dy.size(2)), out_width = static_cast<int>(dy.size(3));
+  const Tiling t(x.size(0), out_height, out_width, in + out);
+  Tensor du = at::zeros({kEntries, out, in}, x.options());
+  const Tensor in_buffer = product_buffer(x, in, t.chunk_rows * t.tiles);
+  const Tensor out_buffer = product_buffer(x, out, t.chunk_rows * t.tiles);
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv3x3_weight", [&] {
+    const auto& k = kernels<scalar_t>();
+    const int tiles = static_cast<int>(t.tiles);
+    for (int64_t first = 0; first < t.all_rows(); first += t.chunk_rows) {
+      const int64_t count = std::min(t.chunk_rows, t.all_rows() - first);
+      const int64_t columns = count * t.tiles;
+      const Tensor v = product_matrix(in_buffer, in, columns);
+      const Tensor m = product_matrix(out_buffer, out, columns);
+      fill_matrix<scalar_t>(t, x, first, count, v,
+                            [&](const scalar_t* plane, int tile_row, scalar_t* to,
+                                std::size_t stride, scalar_t* scratch) {
+                              k.tiles_in(plane, height, width, static_cast<int>(padding), tile_row,
+                                         tiles, to, stride, scratch);
+                            });
+      fill_matrix<scalar_t>(t, dy, first, count, m,
+                            [&](const scalar_t* plane, int tile_row, scalar_t* to,
+                                std::size_t stride, scalar_t* scratch) {
+                              k.tiles_out_transposed(plane, out_height, out_width, tile_row, tiles,
+                                                     to, stride, scratch);
+                            });
+      du.baddbmm_(m, v.transpose(1, 2));
+    }
+    const scalar_t* products = du.const_data_ptr<scalar_t>();
+    scalar_t* target = dw.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, out, std::max<int64_t>(1, kGrain / (32 * in)),
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t o = begin; o < end; ++o)
+                         k.kernels_out(products + in * o, static_cast<std::size_t>(out * in),
+                                       static_cast<int>(in), target + 9 * in * o);
+                     });
+  });
+  return dw;
+}
+
 std::string instruction_set() { return kernels<float>().name; }
 
 }  // namespace
@@ -277,6 +454,8 @@ TORCH_LIBRARY_IMPL(animedrag, CPU, m) {
   m.impl("filtered_lrelu", &animedrag::filtered_lrelu);
   m.impl("filtered_lrelu_masked", &animedrag::filtered_lrelu_masked);
   m.impl("resample", &animedrag::resample);
+  m.impl("conv3x3", &animedrag::conv3x3);
+  m.impl("conv3x3_weight", &animedrag::conv3x3_weight);
   m.impl("bias_lrelu", &animedrag::bias_lrelu);
   m.impl("bias_lrelu_backward", &animedrag::bias_lrelu_backward);
 }

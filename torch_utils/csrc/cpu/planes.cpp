@@ -426,9 +426,12 @@ double lrelu_backward(const Scalar* dy, const Scalar* y, Scalar* dx, std::size_t
   return total;
 }
 
+#include "winograd.h"
+
 }  // namespace
 
-const Kernels<Scalar> ANIMEDRAG_KERNELS = {ANIMEDRAG_NAME, scratch_values, run_plane, lrelu,
-                                   lrelu_backward};
+const Kernels<Scalar> ANIMEDRAG_KERNELS = {
+    ANIMEDRAG_NAME, scratch_values, run_plane,            lrelu,      lrelu_backward, tile_scratch,
+    tiles_in,       tiles_out,      tiles_out_transposed, kernels_in, kernels_out};
 
 }  // namespace animedrag

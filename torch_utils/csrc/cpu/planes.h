@@ -62,6 +62,16 @@ struct Kernels {
   // dx = dy * derivative, told from the forward's output; returns the sum of dx.
   double (*lrelu_backward)(const T* dy, const T* y, T* dx, std::size_t count, T gain, T slope,
                            T clamp);
+  // The transforms of Winograd's 3x3 convolution (winograd.h).
+  std::size_t (*tile_scratch)(int tiles);
+  void (*tiles_in)(const T* plane, int height, int width, int padding, int tile_row, int tiles,
+                   T* out, std::size_t stride, T* scratch);
+  void (*tiles_out)(const T* in, std::size_t stride, int tiles, int tile_row, T* plane, int height,
+                    int width, T* scratch);
+  void (*tiles_out_transposed)(const T* plane, int height, int width, int tile_row, int tiles,
+                               T* out, std::size_t stride, T* scratch);
+  void (*kernels_in)(const T* kernels, int count, bool turned, T* out, std::size_t stride);
+  void (*kernels_out)(const T* in, std::size_t stride, int count, T* kernels);
 };
 
 // One per compilation of planes.cpp, each for another instruction set.
