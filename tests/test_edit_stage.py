@@ -224,7 +224,7 @@ def test_a_class_of_a_model_without_classes_is_refused(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"edit\.label=2 .* no classes"):
-        check(config(seed_face=3, label=2), {"model": inputs["model"]})
+        check(config(seed_face=3, label="2"), {"model": inputs["model"]})
     with pytest.raises(ConfigError, match=r"edit\.label=2 .* no classes"):
         run(config(seed_face=3, label=2), {"model": inputs["model"]}, tmp_path)
 

@@ -28,6 +28,7 @@ from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
 from pipeline.invert.inversion import Inversion
 from pipeline.invert.stage import check, run
 from pipeline.models import checkpoint
+from pipeline.models.characters import write_characters
 from pipeline.models.stylegan2 import Discriminator
 from pipeline.models.stylegan2 import Generator as StyleGan2
 from pipeline.models.stylegan3 import Generator as StyleGan3
@@ -389,23 +390,41 @@ def test_models_higher_than_wide_get_crops_of_their_shape(tmp_path: Path) -> Non
 # ---- models and settings --------------------------------------------------------------------
 
 
-def test_models_with_labels_want_one(tmp_path: Path) -> None:
+def test_a_character_is_told_by_name_or_number(tmp_path: Path) -> None:
     inputs = {
         "model": save_model(tmp_path / "model", c_dim=3),
         "image": save_picture(tmp_path / "picture.png"),
     }
-    with pytest.raises(ConfigError, match=r"invert\.label=0 \.\.\. 2"):
-        run(config(), inputs, tmp_path / "out")
-    with pytest.raises(ConfigError, match="classes 0"):
-        check(config(label=3), inputs)
-    with pytest.raises(ConfigError, match="classes 0"):
-        run(config(label=3), inputs, tmp_path / "out")
-    assert run(config(label=2), inputs, tmp_path / "out")["tune_steps"] == 8
+    write_characters(inputs["model"], ["amber", "ganyu", "keqing"])
+    with pytest.raises(ConfigError, match=r"invert\.label=gany .* is ganyu \(it knows amber"):
+        check(config(label="gany"), inputs)
+    with pytest.raises(ConfigError, match="numbers 0 to 2"):
+        run(config(label="3"), inputs, tmp_path / "out")
+    for label in ("2", "keqing"):
+        out = tmp_path / label
+        assert run(config(label=label), inputs, out)["tune_steps"] == 8
+        assert json.loads((out / "inversion.json").read_text())["label"] == 2
+    same = [(tmp_path / label / "latents.safetensors").read_bytes() for label in ("2", "keqing")]
+    assert same[0] == same[1]
+
+
+def test_without_a_word_the_nearest_character_is_taken(tmp_path: Path) -> None:
+    """The picture is one that the model draws of its class 1."""
+    model = save_model(tmp_path / "model", c_dim=3)
+    generator = checkpoint.load(model, ("G_ema",))["G_ema"]
+    z = torch.randn(200, generator.z_dim, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ws = generator.mapping(z, torch.eye(3)[[1]].expand(200, -1)).mean(dim=0, keepdim=True)
+        pixels = to_uint8(generator.synthesis(ws, noise_mode="const"))[0]
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    inputs = {"model": model, "image": tmp_path / "picture.png"}
+    run(config(align="none"), inputs, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "inversion.json").read_text())["label"] == 1
 
 
 def test_labels_for_a_model_without_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="no classes"):
-        run(config(label=0), inputs, tmp_path / "out")
+        run(config(label="0"), inputs, tmp_path / "out")
 
 
 def test_without_weights_auto_says_that_the_discriminator_measures(
@@ -481,7 +500,6 @@ def test_the_yaml_holds_the_dataclasss_defaults(root: Path) -> None:
         {"device": "gpu"},
         {"save_every": 0},
         {"name": " "},
-        {"label": -1},
         {"perceptual_smallest_px": 300},
         {"project": {"space": "z"}},
         {"project": {"learning_rate": float("nan")}},

@@ -8,6 +8,7 @@ from pipeline.errors import ConfigError, check_choice, check_range
 
 SOURCE_KINDS = ("folder", "zip", "kaggle", "painter")
 PAINTER_MODES = ("scenes", "faces")
+CHARACTER_CHOICES = ("auto", "none")
 FACE_CHOICES = ("best", "all")
 NO_FACE_POLICIES = ("reject", "whole")
 # Pillow itself refuses pictures above about 179 megapixels.
@@ -80,6 +81,8 @@ class PreprocessConfig:
     like: str | None = None
     # How much of a picture belongs to a face.
     framing: FramingConfig = field(default_factory=FramingConfig)
+    # auto: sub-folders, or a zip's own labels, say which character a picture shows; none: nothing.
+    characters: str = "auto"
     # best: the main face of each picture; all: every face.
     faces: str = "best"
     # Which detectors are used, best first.
@@ -121,6 +124,7 @@ class PreprocessConfig:
         check_choice("preprocess.shape", self.shape, SHAPES)
         if self.resolution not in RESOLUTIONS:
             check_choice("preprocess.resolution", self.resolution, RESOLUTIONS)
+        check_choice("preprocess.characters", self.characters, CHARACTER_CHOICES)
         check_choice("preprocess.faces", self.faces, FACE_CHOICES)
         for name in self.detectors:
             check_choice("preprocess.detectors", name, ("animeface", "mediapipe", "cascade"))

@@ -236,6 +236,17 @@ def _read_labels(archive: zipfile.ZipFile, path: Path) -> list[Any] | None:
     return labels or None
 
 
+def read_class_numbers(archive: zipfile.ZipFile, path: Path) -> dict[str, int] | None:
+    """Class numbers by member name; None where there are no labels, or others than numbers."""
+    pairs = _read_labels(archive, path) or []
+    try:
+        found = {str(name).replace("\\", "/"): label for name, label in pairs}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{LABELS_FILE} in {path} must list pairs ({error}).") from error
+    numbers = all(type(label) is int and label >= 0 for label in found.values())
+    return found if found and numbers else None
+
+
 def _order_labels(labels: list[Any] | None, names: list[str], path: Path) -> np.ndarray | None:
     """Labels in name order: int64 of N class numbers, or float32 of N x values."""
     if labels is None:

@@ -6,11 +6,13 @@ number of processes nor on interruptions. Writes into `out`:
 
     images.zip         the faces, see pipeline.data.image_zip
     faces.jsonl        a line an image: file, source, source_sha256, source_size, face (its number
-                       in the picture), detector, score, box, eyes, face_width, roll_degrees, parts,
-                       landmarks, transform (see CropTransform), mirrored (share of the crop that
-                       lies outside the picture); coordinates are the picture's continuous pixels
+                       in the picture), character (where there are several), detector, score, box,
+                       eyes, face_width, roll_degrees, parts, landmarks, transform (see
+                       CropTransform), mirrored (share of the crop that lies outside the picture);
+                       coordinates are the picture's continuous pixels
     rejects.jsonl      a line a picture or face that was left out: source, reason
     split.json         names of the images for training, and of those held out from it
+    characters.json    names of the characters by class number, where the source has several
     crop_rule.json     how faces were framed, for uploads to be framed alike
     contact_sheet.png
 """
@@ -29,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.console import catch_stop, progress, say
+from pipeline.data.characters import characters_of
 from pipeline.data.config import FramingConfig, PreprocessConfig
 from pipeline.data.contact_sheet import SheetStyle, contact_sheet
 from pipeline.data.crop_rule import CropRule, read_crop_rule
@@ -49,6 +52,8 @@ from pipeline.data.preparation import (
 from pipeline.data.sources import Item, open_source
 from pipeline.data.workers import run_all
 from pipeline.errors import DataError, Interrupted
+from pipeline.models.characters import FILE as CHARACTERS
+from pipeline.models.characters import SHOWN, write_characters
 
 WORK = "work"
 CONFIG = "config.json"
@@ -114,7 +119,8 @@ def run(config: PreprocessConfig, inputs: Mapping[str, Path], out: Path) -> dict
     if not kept:
         shutil.rmtree(work)  # going on from it would find no more
         raise DataError(_nothing_left(items, rejects))
-    records = _write_images(kept, work, out)
+    characters = _characters(kept, config)
+    records = _write_images(kept, work, out, characters)
     heldout = _heldout(records, config.heldout)
     _write_json_lines(out / FACES, records)
     rejects.sort(key=lambda one: (one.source, one.reason))
@@ -241,12 +247,37 @@ def _drop_duplicates(
     return [one for index, one in enumerate(candidates) if index not in dropped], rejects
 
 
-def _write_images(kept: Sequence[_Candidate], work: Path, out: Path) -> list[dict[str, Any]]:
+def _characters(kept: Sequence[_Candidate], config: PreprocessConfig) -> list[str] | None:
+    """The character of each face, where the source tells several apart."""
+    if config.characters == "none" or config.source.kind == "painter":
+        return None
+    path = config.source.path
+    source = None if path is None else Path(path).expanduser()
+    return characters_of([one.item.name for one in kept], source)
+
+
+def _write_images(
+    kept: Sequence[_Candidate], work: Path, out: Path, characters: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """images.zip, and where there are several characters their names, class 0 first."""
+    names = sorted(set(characters or ()))
     records = []
     with ImageZipWriter(out / IMAGES) as writer:
-        for one in kept:
+        for index, one in enumerate(kept):
             png = image_path(work, one.item, one.record["face"]).read_bytes()
-            records.append({"file": writer.add_png(png), **one.record})
+            record = dict(one.record)
+            label = None
+            if characters is not None:
+                record["character"] = characters[index]
+                label = names.index(characters[index])
+            records.append({"file": writer.add_png(png, label), **record})
+    (out / CHARACTERS).unlink(missing_ok=True)  # of an earlier piece of this run
+    if names:
+        write_characters(out, names)
+        counts = Counter(record["character"] for record in records)
+        shown = ", ".join(f"{name} ({counts[name]})" for name in names[:SHOWN])
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        say(f"{len(names)} characters: {shown}{more}.")
     return records
 
 
@@ -292,6 +323,8 @@ def _metrics(
         "duplicates": sum(_is_duplicate(one.reason) for one in rejects),
         "no_face": sum(one.reason == "no face found" for one in rejects),
         "unforeseen": sum(one.reason.startswith(UNFORESEEN) for one in rejects),
+        "characters": len({record["character"] for record in records if "character" in record})
+        or 1,
         **{f"by_{name}": count for name, count in sorted(detectors.items())},
         "median_face_px": round(float(np.median([r["face_width"] for r in records])), 1),
         "median_mirrored": round(float(np.median([r["mirrored"] for r in records])), 4),

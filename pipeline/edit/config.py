@@ -64,8 +64,9 @@ class EditConfig:
     # Drag the face that this seed gives instead of an inverted picture.
     seed_face: int | None = None
     truncation: float = 0.7
-    # Class of a model trained with labels (seed_face only); null where it has none.
-    label: int | None = None
+    # Character (name or class number) that is drawn, for a model of several (seed_face only); null:
+    # the number's own, as in the samples stage.
+    label: str | None = None
     # Feature layer (null: by the model), leading rows of ws that may change.
     layer: str | None = None
     rows: int = 6
@@ -110,8 +111,6 @@ class EditConfig:
         check_choice("points_frame", self.points_frame, POINTS_FRAMES)
         check_choice("paste", self.paste, PASTES)
         check_range("truncation", self.truncation, -2, 2)
-        if self.label is not None:
-            check_range("label", self.label, 0)
         check_range("rows", self.rows, 1, 64)
         check_range("save_every", self.save_every, 1, 10_000)
         check_range("frame_every", self.frame_every, 1, 10_000)

@@ -53,10 +53,11 @@ from pipeline.edit.handle_check import Check, check_handle
 from pipeline.edit.pictures import Marker
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
-from pipeline.errors import ConfigError, DataError, Interrupted
+from pipeline.errors import DataError, Interrupted
 from pipeline.invert.inversion import Inversion, read_info, read_png, transform_of
 from pipeline.invert.pti import picture_of
 from pipeline.models import checkpoint
+from pipeline.models.characters import find_character, one_hot
 from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_uint8
 
@@ -96,7 +97,7 @@ def check(config: EditConfig, inputs: Mapping[str, Path]) -> None:
     generator: Any = checkpoint.blank(inputs["model"], "G_ema")
     source = transform = None
     if config.seed_face is not None:
-        _label(config, generator)
+        _label(config, generator, inputs["model"])
     else:
         info = read_info(inputs["inversion"], inputs["model"])
         source = read_png(inputs["inversion"] / "source.png")
@@ -137,28 +138,19 @@ def _face_of_seed(config: EditConfig, folder: Path, device: torch.device) -> Sub
     generator.eval().requires_grad_(False)
     noise = torch.Generator().manual_seed(int(config.seed_face or 0))
     z = torch.randn(1, generator.z_dim, generator=noise).to(device)
-    label = _label(config, generator).to(device)
+    label = _label(config, generator, folder).to(device)
     with torch.no_grad():
         ws = generator.mapping(z, label, truncation_psi=config.truncation)
     about = {"seed_face": config.seed_face, "truncation": config.truncation}
     return Subject(generator, ws, None, None, about)
 
 
-def _label(config: EditConfig, generator: Any) -> Tensor:
-    """The class that the settings name, one-hot (1 × c_dim); ConfigError if there is none such."""
-    label = torch.zeros(1, generator.c_dim)
-    if generator.c_dim:
-        if config.label is None or config.label >= generator.c_dim:
-            raise ConfigError(
-                f"edit.label={config.label} is not possible; this model was trained with labels 0 "
-                f"to {generator.c_dim - 1}."
-            )
-        label[0, config.label] = 1
-    elif config.label is not None:
-        raise ConfigError(
-            f"edit.label={config.label} is not possible: this model has no classes; leave it null."
-        )
-    return label
+def _label(config: EditConfig, generator: Any, model: Path) -> Tensor:
+    """The class that the settings name, else that of the seed's number, one-hot (1 × c_dim)."""
+    number = find_character("edit.label", config.label, model, generator.c_dim)
+    if number is None and generator.c_dim:
+        number = int(config.seed_face or 0) % generator.c_dim
+    return one_hot(number, generator.c_dim)
 
 
 def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out: Path) -> Task:

@@ -99,8 +99,9 @@ class InvertConfig:
     face_widths: float | None = None
     eye_height: float | None = None
     background: str | None = None
-    # Class of a model trained with labels; null where it has none.
-    label: int | None = None
+    # Character (name or class number) that the picture shows, for a model of several; null: the one
+    # whose mean face is nearest.
+    label: str | None = None
     # auto: lpips-vgg on a GPU, lpips-alex on a CPU, discriminator where the weights are missing.
     perceptual: str = "auto"
     # Pictures below and above these sides are resized for LPIPS (0: never).
@@ -129,5 +130,3 @@ class InvertConfig:
                 f"perceptual_smallest_px={self.perceptual_smallest_px}; raise it, or set it to 0."
             )
         check_range("save_every", self.save_every, 1, 1_000_000)
-        if self.label is not None:
-            check_range("label", self.label, 0)

@@ -25,12 +25,13 @@ from torch import Tensor
 from pipeline import weights
 from pipeline.console import Progress, catch_stop, progress, say
 from pipeline.data.crop_rule import CropRule, read_crop_rule
-from pipeline.errors import ArtifactError, ConfigError, Interrupted, ModelError
+from pipeline.errors import ArtifactError, Interrupted, ModelError
 from pipeline.invert import inversion, picture, pti
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
 from pipeline.invert.resume import State, Workspace
 from pipeline.metrics import perceptual
 from pipeline.models import checkpoint
+from pipeline.models.characters import find_character, names_of, one_hot
 from torch_utils import rng
 from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_tensor, to_uint8
@@ -43,7 +44,7 @@ def check(config: InvertConfig, inputs: Mapping[str, Path]) -> None:
     """Refuse what can be told without weights and detectors: device, class, picture."""
     choose_device(config.device)
     generator: Any = checkpoint.blank(inputs["model"], "G_ema")
-    _labels(config, generator, 1)
+    _character(config, generator, inputs["model"])
     picture.read(inputs["image"], _crop_rule(config, inputs["model"]).background)
 
 
@@ -56,18 +57,26 @@ def run(
     device = choose_device(config.device)
     generator = _generator(inputs["model"], device)
     metric = choose_perceptual(config, device, inputs["model"])
-    width, height = _picture_size(generator, _labels(config, generator, 1))
+    character = _character(config, generator, inputs["model"])
+    width, height = _picture_size(generator, one_hot(character, generator.c_dim))
     rule = _crop_rule(config, inputs["model"])
     prepared = picture.prepare(inputs["image"], width, height, config.align, rule)
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(prepared.source).save(out / "source.png")
     Image.fromarray(prepared.aligned).save(out / "aligned.png")
     say(f"invert: {prepared.word}; distances by {metric.name}; on {describe(device)}.")
+    target = to_tensor(prepared.aligned, generator.img_channels).to(device)
+    if generator.c_dim and character is None:
+        character = _nearest_character(config, generator, metric, target)
+    if character is not None:
+        name = names_of(inputs["model"], generator.c_dim)[character]
+        say(f"invert: the picture is taken for the character {name}.")
     work = _Work(
         config=config,
         generator=generator,
         metric=metric,
-        target=to_tensor(prepared.aligned, generator.img_channels).to(device),
+        target=target,
+        character=character,
         files=Workspace(out),
     )
     with catch_stop() as stop:
@@ -138,21 +147,26 @@ def _generator(folder: Path, device: torch.device) -> Any:
     return generator.eval().requires_grad_(False)
 
 
-def _labels(config: InvertConfig, generator: Any, count: int) -> Tensor:
-    """`count` one-hot labels (count x c_dim) of the class that the config names."""
-    c_dim = generator.c_dim
-    if c_dim and config.label is None:
-        raise ConfigError(
-            f"This model was trained with labels; say which class the picture is of: "
-            f"invert.label=0 ... {c_dim - 1}."
-        )
-    if config.label is not None and config.label >= c_dim:
-        what = f"has the classes 0 ... {c_dim - 1}" if c_dim else "has no classes; leave it null"
-        raise ConfigError(f"invert.label={config.label} is not possible: this model {what}.")
-    labels = torch.zeros(count, c_dim)
-    if config.label is not None:
-        labels[:, config.label] = 1
-    return labels
+def _character(config: InvertConfig, generator: Any, model: Path) -> int | None:
+    """The class that the settings name; None if they name none."""
+    return find_character("invert.label", config.label, model, generator.c_dim)
+
+
+def _nearest_character(
+    config: InvertConfig, generator: Any, metric: perceptual.PerceptualDistance, target: Tensor
+) -> int:
+    """The class whose mean face is nearest to the picture."""
+    draws = rng.generator(config.seed, 0, 0, "invert character")
+    z = torch.randn(config.project.w_samples, generator.z_dim, generator=draws).to(target.device)
+    wanted = metric.features(target)
+    distances = []
+    for number in range(generator.c_dim):
+        labels = one_hot(number, generator.c_dim, len(z)).to(target.device)
+        mean, _ = pti.w_statistics(generator, z, labels)
+        with torch.no_grad():
+            face = pti.picture_of(generator, mean.expand(-1, generator.num_ws, -1))
+            distances.append(float(metric.distance(wanted, metric.features(face))))
+    return min(range(generator.c_dim), key=distances.__getitem__)
 
 
 def _picture_size(generator: Any, label: Tensor) -> tuple[int, int]:
@@ -172,6 +186,7 @@ class _Work:
     generator: Any  # untuned; changed in its noise maps only
     metric: perceptual.PerceptualDistance
     target: Tensor  # 1 x C x H x W in [-1, 1]
+    character: int | None  # class, where the model has several
     files: Workspace
     stop: Callable[[], bool] = field(default=lambda: False)
     seconds: dict[str, float] = field(default_factory=lambda: {"project": 0.0, "tune": 0.0})
@@ -214,12 +229,12 @@ class _Work:
     def _new_projection(self, options: ProjectConfig) -> pti.Projection:
         generator = self.generator
         z = self._normal((options.w_samples, generator.z_dim), 0, "invert w statistics")
-        labels = _labels(self.config, generator, options.w_samples).to(z.device)
+        labels = self._labels(options.w_samples)
         start, deviation = pti.w_statistics(generator, z, labels)
         if options.start == "best":
             count = options.start_samples
             z = self._normal((count, generator.z_dim), 0, "invert start")
-            labels = _labels(self.config, generator, count).to(z.device)
+            labels = self._labels(count)
             start = pti.best_start(generator, self.metric, self.target, z, labels)
         if options.space == "w+":
             start = start.expand(-1, generator.num_ws, -1)
@@ -280,9 +295,13 @@ class _Work:
         if not self.config.tune.locality:
             return None
         z = self._normal((1, self.generator.z_dim), step, "invert locality")
-        labels = _labels(self.config, self.generator, 1).to(z.device)
+        labels = self._labels(1)
         with torch.no_grad():
             return self.generator.mapping(z, labels, truncation_psi=0.5)
+
+    def _labels(self, count: int) -> Tensor:
+        """count x c_dim, of the character."""
+        return one_hot(self.character, self.generator.c_dim, count).to(self.target.device)
 
     def _normal(self, shape: tuple[int, ...], step: int, purpose: str) -> Tensor:
         """Standard normal values: a function of the seed, the step and what they are for."""
@@ -384,7 +403,7 @@ def _write(
             "largest_px": work.metric.largest_px,
         },
         "space": work.config.project.space,
-        "label": work.config.label,
+        "label": work.character,
         "seed": work.config.seed,
         "delta": delta,
         "metrics": {},

@@ -91,8 +91,11 @@ class TrainConfig:
     max_images: int | None = None
     # At least so many images are kept from training; the dataset's own held-out ones come first.
     min_heldout: int = 0
-    # Train on labels (characters) where the dataset has them.
-    conditional: bool = False
+    # Learn the dataset's characters (labels), so that the model can be asked for one; null: where
+    # it has several, and a model to start from knows as many.
+    conditional: bool | None = None
+    # Show every character equally often, however many pictures there are of it.
+    balance: bool = False
     # Also use every image mirrored; off, for characters have one-sided features.
     xflip: bool = False
     # Full precision in all layers, also on a GPU.

@@ -36,6 +36,8 @@ from torch_utils.pixels import to_uint8
 BEST = "best"
 # Samples are made so many at a time, whatever the batch.
 SAMPLE_BATCH = 16
+# More rows than this make no grid that anybody looks at.
+MOST_CHARACTERS = 16
 # More training images than this are not compared with; which ones are, the seed decides.
 MOST_COMPARED = 1000
 # More held-out images than this make the score slower, hardly surer.
@@ -64,12 +66,44 @@ class FixedLatents:
         z = torch.randn(count, z_dim, generator=draws)
         return cls(z, images.draw_labels(count, draws))
 
+    @classmethod
+    def grid(
+        cls, size: tuple[int, int], images: TrainingImages, z_dim: int, seed: int
+    ) -> FixedLatents:
+        """Latents of a grid of (columns, rows), row by row; of several characters one a row.
+
+        Each column is one latent then, and there are as many rows as characters.
+        """
+        columns, rows = size
+        if images.classes < 2:
+            return cls.draw(columns * rows, images, z_dim, seed, "samples")
+        z = torch.randn(columns, z_dim, generator=rng.generator(seed, 0, 0, "samples"))
+        shown = shown_classes(images.classes)
+        c = torch.eye(images.classes)[shown].repeat_interleave(columns, dim=0)
+        return cls(z.repeat(len(shown), 1), c)
+
     @torch.no_grad()
     def render(self, generator: nn.Module, device: torch.device) -> Tensor:
         """N×C×H×W images in [-1, 1] on the CPU."""
         parts = zip(self.z.split(SAMPLE_BATCH), self.c.split(SAMPLE_BATCH), strict=True)
         made = [generator(z.to(device), c.to(device), noise_mode="const").cpu() for z, c in parts]
         return torch.cat(made)
+
+
+def shown_classes(count: int) -> list[int]:
+    """The classes that a grid shows: all, or an even choice of them."""
+    rows = min(count, MOST_CHARACTERS)
+    return [row * count // rows for row in range(rows)]
+
+
+def reals_grid(size: tuple[int, int], images: TrainingImages) -> np.ndarray:
+    """Training images laid out as `FixedLatents.grid` lays out samples, N×H×W×C uint8."""
+    columns, rows = size
+    if images.classes < 2:
+        found = images.first(columns * rows)
+    else:
+        found = torch.cat([images.first_of(one, columns) for one in shown_classes(images.classes)])
+    return found.numpy().transpose(0, 2, 3, 1)
 
 
 class Judge:

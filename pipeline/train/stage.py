@@ -26,6 +26,7 @@ from pipeline.data.crop_rule import read_crop_rule
 from pipeline.data.dataset import Dataset
 from pipeline.errors import Interrupted, TrainingError
 from pipeline.models import checkpoint
+from pipeline.models.characters import read_characters, write_characters
 from pipeline.train import loop
 from pipeline.train.choice import choose
 from pipeline.train.config import TrainConfig
@@ -43,7 +44,7 @@ from pipeline.train.logbook import STATISTICS, Logbook, tile
 from pipeline.train.prefetch import Prefetched
 from pipeline.train.publication import read_record
 from pipeline.train.recipe import Recipe, make_recipe
-from pipeline.train.snapshots import FixedLatents, Judge
+from pipeline.train.snapshots import FixedLatents, Judge, reals_grid
 from pipeline.train.start import TRAINING_STATE, Start, architecture, prepare
 from pipeline.train.state import TrainingState, restore_latest, saved_states
 from torch_utils import distributed
@@ -86,6 +87,9 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
         if not world.is_first:
             return {}
         # With the model complete, its states go: what else belongs to it is there by then.
+        if job.images.classes:
+            names = read_characters(inputs["dataset"])
+            write_characters(out, names or [str(one) for one in range(job.images.classes)])
         if rule := read_crop_rule(inputs["dataset"]):
             rule.write(out)
         job.judge.publish(state.networks, state.images_seen)
@@ -98,6 +102,7 @@ def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> 
     world = distributed.current()
     device = choose_device(config.device)
     dataset = Dataset(inputs["dataset"])
+    base = inputs.get("resume_from")
     chosen = choose(
         dataset.train_indices,
         dataset.heldout_indices,
@@ -110,17 +115,35 @@ def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> 
         chosen.train,
         seed=config.seed,
         xflip=config.xflip,
-        conditional=config.conditional,
+        conditional=_is_conditional(config, dataset, base),
+        balance=config.balance,
         rows=world.rows,
         # What a machine may spend is shared by its processes.
         cache_bytes=round(config.cache_gb * 2**30 / world.local_size),
     )
-    base = inputs.get("resume_from")
     recipe = make_recipe(
         config, architecture(config, base), images.width, images.height, len(images)
     )
     judge = Judge(config, images, dataset.images, chosen, out, device)
     return Job(config, recipe, images, len(chosen.heldout), base, out, device, judge)
+
+
+def _is_conditional(config: TrainConfig, dataset: Dataset, base: Path | None) -> bool:
+    """Whether labels are learned: as the settings say, else where all that is there has them."""
+    if config.conditional is not None:
+        return config.conditional
+    known = dataset.images.label_dim
+    if known < 2 or base is None:
+        return known > 1
+    described = checkpoint.read_architecture(base)
+    generator = described.get("G", described.get("G_ema"))
+    of_base = 0 if generator is None else int(generator.arguments.get("c_dim", 0))
+    if of_base != known:
+        say(
+            f"{config.STAGE}: the dataset has {known} characters and {base.name} knows {of_base}, "
+            "so all are trained as one."
+        )
+    return of_base == known
 
 
 @contextmanager
@@ -193,11 +216,11 @@ def _train(job: Job, state: TrainingState) -> None:
     config, recipe, out = job.config, job.recipe, job.out
     columns, rows = config.sample_grid
     z_dim = state.objective.generator.z_dim
-    grid = FixedLatents.draw(columns * rows, job.images, z_dim, config.seed, "samples")
+    grid = FixedLatents.grid((columns, rows), job.images, z_dim, config.seed)
     logbook = Logbook(out, state.images_seen) if world.is_first else None
     job.judge.begin(state.images_seen)
     if world.is_first and not (out / REALS).exists():
-        reals = job.images.first(len(grid.z)).numpy().transpose(0, 2, 3, 1)
+        reals = reals_grid((columns, rows), job.images)
         Image.fromarray(tile(reals, columns).squeeze()).save(out / REALS)
 
     def on_snapshot(images_seen: int) -> dict[str, float]:
