@@ -118,7 +118,9 @@ def modulated_conv2d(
     if demodulation is not None:
         weights = weights * demodulation[:, :, None, None, None]
     y = convolve(x.reshape(1, -1, *x.shape[2:]), weights.flatten(0, 1), groups=batch)
-    return scale_and_add(y.reshape(batch, -1, *y.shape[2:]), None, noise)
+    y = y.reshape(batch, -1, *y.shape[2:])
+    # In place: nobody else has seen the convolution's result, and no gradient looks at it.
+    return y if noise is None else y.add_(noise.to(y.dtype))
 
 
 def scale_and_add(
