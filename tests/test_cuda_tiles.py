@@ -111,7 +111,7 @@ def check_mask(call: Call, mask: torch.Tensor, codes: torch.Tensor, v: torch.Ten
 @pytest.mark.parametrize("kernel", range(len(CASES)))
 def test_every_kernel_and_tile(kernel: int, device: str) -> None:
     """Larger than one tile, odd sizes; the planner keeps within the device's shared memory."""
-    _, up, up_taps, down, down_taps = CASES[kernel]
+    _, _, up_taps, down, down_taps = CASES[kernel]
     size = (45, 39) if down == 2 else (61, 47)
     for pads in ((9, 8, 6, 7), (10, 9, 11, 12)):
         call = call_of(kernel, size, pads, (up_taps, down_taps), device=DEVICES[device], samples=1)
@@ -128,7 +128,7 @@ def test_every_kernel_and_tile(kernel: int, device: str) -> None:
 @given(data=st.data())
 def test_specialised_kernels_on_any_size(data: st.DataObject) -> None:
     kernel = data.draw(st.integers(0, len(CASES) - 1))
-    _, up, up_taps, down, down_taps = CASES[kernel]
+    _, up, up_taps, _, down_taps = CASES[kernel]
     counts = (
         data.draw(st.integers(1, up_taps)),
         data.draw(st.integers(1, down_taps)),
@@ -184,3 +184,135 @@ def test_general_kernel_on_anything(data: st.DataObject) -> None:
         general=True, backwards=data.draw(st.booleans()),
     )  # fmt: skip
     check(call)
+
+
+def stream_call(
+    taps_given: torch.Tensor, up: int, down: int, size: tuple[int, int], pads: tuple[int, ...],
+    first: bool,
+) -> Call | None:  # fmt: skip
+    """A call as upfirdn2d makes it: the filter before or after the change of rate."""
+    count = taps_given.shape[0]
+    padded = [n * up + pads[2 * i] + pads[2 * i + 1] for i, n in enumerate(size)]
+    out = [(n - count) // down + 1 for n in padded]
+    if min(out) < 1:
+        return None
+    one = torch.ones([1], dtype=torch.float64) * 1.25
+    mid = [n - count + 1 for n in padded] if first else padded
+    return Call(
+        samples=2, channels=3, size=size, mid=(mid[0], mid[1]), out=(out[0], out[1]),
+        up=(up, up), down=(down, down), up_start=(pads[0], pads[2]), down_start=(0, 0),
+        up_taps=taps_given if first else one, down_taps=one if first else taps_given,
+    )  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_short_filters_on_any_size(data: st.DataObject) -> None:
+    up, down = data.draw(st.sampled_from([(2, 1), (1, 2), (1, 1)]))
+    count = data.draw(st.integers(1, 4) if up == down else st.integers(1, 12))
+    call = stream_call(
+        taps(count, False, 5), up, down,
+        data.draw(st.tuples(st.integers(1, 21), st.integers(1, 21))),
+        data.draw(st.tuples(*[st.integers(-3, 9)] * 4)),
+        data.draw(st.booleans()),
+    )  # fmt: skip
+    if call is None:
+        return
+    starts = data.draw(st.tuples(*[st.integers(-4, 4)] * 2))  # gradients begin elsewhere
+    call = dataclasses.replace(
+        call, down_start=starts, channels_last=data.draw(st.booleans()),
+        dtype=data.draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16])),
+        device=(48 << 10, 64 << 10, data.draw(st.sampled_from([1, 132]))),
+    )  # fmt: skip
+    x = images(call)
+    up_taps, down_taps = (t.float().double() for t in (call.up_taps, call.down_taps))
+    u = upsampled(x, up_taps, call.up, call.mid, call.up_start)
+    expected = downsampled(u, down_taps, call.down, call.out, call.down_start)
+    y = emulator.run_stream(call, x)
+    scale = float(expected.abs().max()) + 1e-3
+    worst = float((y.double() - expected).abs().max())
+    assert worst <= TOLERANCE[call.dtype] * scale * 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_bias_and_leaky_relu(data: st.DataObject) -> None:
+    """Both memory formats, packs of 16 bytes and single values; the gradient with its sums."""
+    dtype = data.draw(st.sampled_from(list(emulator.ELEMENTS)))
+    shape = data.draw(st.tuples(*[st.integers(1, n) for n in (3, 17, 6, 9)]))
+    side_by_side, clamped = data.draw(st.booleans()), data.draw(st.booleans())
+    pack = 16 // torch.empty([], dtype=dtype).element_size()
+    channels, run = shape[1], shape[2] * shape[3]
+    a = Activation(1.5, 0.3, 0.8 if clamped else math.inf)
+    limit = float(torch.tensor(a.limit, dtype=dtype))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 9)))
+    x, dy = (torch.randn(shape, generator=random).to(dtype) for _ in range(2))
+    bias = torch.randn([channels], generator=random).to(dtype)
+    u = x.double() + bias.double().view(1, -1, 1, 1)
+    v, _ = rectified(u, dataclasses.replace(a, limit=limit))
+    y, _ = emulator.run_pointwise(x, None, bias, a, side_by_side, packed=channels * run % pack == 0)
+    near = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 1e-7}  # sums in float, then rounded
+    torch.testing.assert_close(y.double(), v, **near)
+    # The gradient is told from the output that was written, clamped where it equals the limit.
+    written = y.double()
+    factor = torch.where(written > 0, a.gain, a.slope_gain)
+    factor[written.abs() >= limit] = 0.0
+    expected = dy.double() * factor
+    packed_now = (channels if side_by_side else run) % pack == 0
+    dx, sums = emulator.run_pointwise(dy, y, None, a, side_by_side, packed=packed_now)
+    torch.testing.assert_close(dx.double(), expected, **near)
+    torch.testing.assert_close(sums, expected.sum([0, 2, 3]), rtol=1e-5, atol=1e-5)
+
+
+def test_conversions_of_halves() -> None:
+    """Every half there is, and rounding of what lies between, as torch does it."""
+    bits = torch.arange(65536, dtype=torch.int32).to(torch.int16)
+    for value, half in zip(bits.tolist(), bits.view(torch.float16).float().tolist(), strict=True):
+        back = emulator.from_half(value & 0xFFFF)
+        assert back == half or (math.isnan(back) and math.isnan(half))
+    random = torch.Generator().manual_seed(0)
+    floats = torch.randn([2000], generator=random) * torch.logspace(-9, 6, 2000)
+    for value in [*floats.tolist(), 0.0, -0.0, 65519.9, 65520.0, 1e-8, math.inf, -math.inf]:
+        for dtype, convert in (
+            (torch.float16, emulator.to_half),
+            (torch.bfloat16, emulator.to_bfloat),
+        ):
+            expected = torch.tensor(value).to(dtype).view(torch.int16).item() & 0xFFFF
+            assert convert(value) == expected, (value, dtype)
+
+
+@given(n=st.integers(0, 2**31 - 1), d=st.integers(1, 2**31 - 1))
+def test_division_by_a_known_number(n: int, d: int) -> None:
+    assert emulator.divide(n, d) == n // d
+    small = d % 1000 + 1
+    assert emulator.divide(n, small) == n // small
+
+
+@pytest.mark.parametrize("device", list(DEVICES))
+@pytest.mark.parametrize("kernel", range(len(CASES)))
+def test_plans_for_real_layers_use_the_device(kernel: int, device: str) -> None:
+    """StyleGAN3's sizes: tiles fit, and more shared memory never makes them smaller."""
+    _, up, up_taps, _, down_taps = CASES[kernel]
+    areas = []
+    for limits in (DEVICES["48 KB"], DEVICES[device]):
+        call = call_of(kernel, (276 * 2 // up, 276 * 2 // up), (9, 8, 6, 7), (up_taps, down_taps),
+                       activation=FROM_MASK, device=limits, channels=64, samples=8)  # fmt: skip
+        chosen = emulator.plan(call)
+        assert chosen.fits
+        assert chosen.shared_bytes <= limits[0]
+        areas.append(chosen.tile[0] * chosen.tile[1])
+    assert areas[1] >= areas[0] * 0.9
+    assert areas[0] >= 256
+
+
+def test_bounds_of_the_general_kernel() -> None:
+    """64 taps by 16-fold rates fit in the 48 KB of any card; what does not fit is refused."""
+    for count, fits in ((64, True), (400, False)):
+        call = Call(
+            samples=1, channels=1, size=(64, 64), mid=(900, 900), out=(50, 50), up=(16, 16),
+            down=(16, 16), up_start=(0, 0), down_start=(0, 0), up_taps=taps(count, False, 1),
+            down_taps=taps(count, False, 2), device=DEVICES["48 KB"],
+        )  # fmt: skip
+        chosen = emulator.plan(call)
+        assert chosen.kernel == -1
+        assert chosen.fits is fits

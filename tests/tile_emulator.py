@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lines_reference import Activation
 from torch import Tensor
 
 from torch_utils import native
@@ -141,3 +142,58 @@ def run(
     )  # fmt: skip
     assert not failed, message.value.decode()
     return y
+
+
+def run_stream(call: Call, x: Tensor) -> Tensor:
+    """The output of the kernel for short filters."""
+    shape = [call.samples, call.channels, call.out[1], call.out[0]]
+    y = guarded(torch.full(shape, float("nan"), dtype=call.dtype), call.channels_last)
+    x = guarded(x.to(call.dtype), call.channels_last)
+    up_taps, down_taps = call.up_taps.contiguous(), call.down_taps.contiguous()
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (x, y, up_taps, down_taps)]
+    assert library().animedrag_stream(call.numbers(), *pointers) == 0, "no kernel for this filter"
+    return y
+
+
+def run_pointwise(
+    x: Tensor, y: Tensor | None, bias: Tensor | None, levels: Activation, side_by_side: bool,
+    packed: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The output (or, with the forward's y, the gradient for x = dy), and the sums of channels."""
+    x = guarded(x, side_by_side)
+    y = None if y is None else guarded(y, side_by_side)
+    out = guarded(torch.full_like(x, float("nan")), side_by_side)
+    channels, run = x.shape[1], x.shape[2] * x.shape[3]
+    numbers = [x.shape[0], channels, 1 if side_by_side else run, channels * run]
+    numbers += [ELEMENTS[x.dtype], int(packed), int(y is not None)]
+    sums = torch.zeros([channels], dtype=torch.float64)
+    library().animedrag_pointwise(
+        (ctypes.c_int * len(numbers))(*numbers),
+        (ctypes.c_double * 3)(levels.gain, levels.slope_gain, levels.limit),
+        *[ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (x, y, bias, out, sums)],
+    )
+    return out, sums
+
+
+def divide(n: int, d: int) -> int:
+    """n // d as a kernel computes it."""
+    function = library().animedrag_divide
+    function.restype = ctypes.c_uint
+    return int(function(ctypes.c_uint(n), ctypes.c_uint(d)))
+
+
+def to_half(value: float) -> int:
+    """The bits of a float rounded to a half."""
+    return int(library().animedrag_to_half(ctypes.c_float(value)))
+
+
+def to_bfloat(value: float) -> int:
+    """The bits of a float rounded to a bfloat."""
+    return int(library().animedrag_to_bfloat(ctypes.c_float(value)))
+
+
+def from_half(bits: int) -> float:
+    """The value of a half's bits."""
+    function = library().animedrag_from_half
+    function.restype = ctypes.c_float
+    return float(function(ctypes.c_uint(bits)))

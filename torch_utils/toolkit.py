@@ -187,7 +187,8 @@ def targets(
 
     `wanted` ("all", or "8.9;9.0", "89 90") decides where given; else the capabilities of the
     `devices` at hand do; without any of them, everything. A device runs the code of its own major
-    number's newest architecture that is no newer than it; else the PTX of an earlier one. Raises ValueError, in one sentence, for what this nvcc or this program cannot serve.
+    number's newest architecture that is no newer than it; else the PTX of an earlier one. Raises
+    ValueError, in one sentence, for what this nvcc or this program cannot serve.
     """
     able = architectures(nvcc)
     if not able:

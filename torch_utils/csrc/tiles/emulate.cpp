@@ -230,7 +230,7 @@ void pointwise(PointwiseJob& job, bool backward, double* sums) {
       for (std::uint32_t i = 0; i < packs + 5; ++i) forward_pack<T, N>(job, s, i);
     return;
   }
-  if (job.run > 1 || N == 1) {
+  if (job.run > 1) {
     for (int s = 0; s < job.samples; ++s)
       for (int c = 0; c < job.channels; ++c)
         for (int slice = 0; slice < kSlices; ++slice)

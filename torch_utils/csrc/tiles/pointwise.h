@@ -25,22 +25,6 @@ struct alignas(sizeof(T) * N) Pack {
   T values[N];
 };
 
-template <class Real>
-struct Rectifier {
-  Real gain, slope_gain, limit;
-  ANIMEDRAG_FN explicit Rectifier(const PointwiseJob& job)
-      : gain(static_cast<Real>(job.gain)), slope_gain(static_cast<Real>(job.slope_gain)),
-        limit(static_cast<Real>(job.limit)) {}
-  ANIMEDRAG_FN Real value(Real u) const {
-    const Real v = u * (u > 0 ? gain : slope_gain);
-    return v > limit ? limit : v < -limit ? -limit : v;
-  }
-  // The derivative, told from the output: gain and slope are positive, so signs agree.
-  ANIMEDRAG_FN Real factor(Real y) const {
-    return y < limit && y > -limit ? (y > 0 ? gain : slope_gain) : static_cast<Real>(0);
-  }
-};
-
 // Arithmetic of images of T.
 template <class T>
 struct RealOf {
@@ -49,6 +33,27 @@ struct RealOf {
 template <>
 struct RealOf<double> {
   using type = double;
+};
+
+template <class T>
+struct Rectifier {
+  using Real = typename RealOf<T>::type;
+  Real gain, slope_gain, limit;
+  // The limit as T holds it: an output that was clamped is told by being equal to it.
+  ANIMEDRAG_FN explicit Rectifier(const PointwiseJob& job)
+      : gain(static_cast<Real>(job.gain)), slope_gain(static_cast<Real>(job.slope_gain)) {
+    T rounded;
+    narrow(static_cast<Real>(job.limit), rounded);
+    limit = widen(rounded);
+  }
+  ANIMEDRAG_FN Real value(Real u) const {
+    const Real v = u * (u > 0 ? gain : slope_gain);
+    return v > limit ? limit : v < -limit ? -limit : v;
+  }
+  // The derivative, told from the output: gain and slope are positive, so signs agree.
+  ANIMEDRAG_FN Real factor(Real y) const {
+    return y < limit && y > -limit ? (y > 0 ? gain : slope_gain) : static_cast<Real>(0);
+  }
 };
 
 ANIMEDRAG_FN std::uint32_t channel_of(const PointwiseJob& job, std::uint32_t i) {
@@ -60,7 +65,7 @@ ANIMEDRAG_FN std::uint32_t channel_of(const PointwiseJob& job, std::uint32_t i) 
 template <class T, int N>
 ANIMEDRAG_FN void forward_pack(const PointwiseJob& job, int sample, std::uint32_t item) {
   using Real = typename RealOf<T>::type;
-  const Rectifier<Real> rectify(job);
+  const Rectifier<T> rectify(job);
   const std::uint32_t at = item * N, values = static_cast<std::uint32_t>(job.sample_values);
   if (at >= values) return;
   const T* x = static_cast<const T*>(job.x) + sample * job.sample_values;
@@ -86,9 +91,10 @@ ANIMEDRAG_FN void forward_pack(const PointwiseJob& job, int sample, std::uint32_
 }
 
 // One pack of the gradient; adds dx to `sums`.
-template <class T, int N, class Real>
-ANIMEDRAG_FN void backward_pack(const PointwiseJob& job, const Rectifier<Real>& rectify,
-                                std::int64_t at, Real (&sums)[N]) {
+template <class T, int N>
+ANIMEDRAG_FN void backward_pack(const PointwiseJob& job, const Rectifier<T>& rectify,
+                                std::int64_t at, typename RealOf<T>::type (&sums)[N]) {
+  using Real = typename RealOf<T>::type;
   const auto dy = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(job.x) + at);
   const auto y = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(job.y) + at);
   Pack<T, N> result;
@@ -107,13 +113,13 @@ template <class T, int N>
 ANIMEDRAG_FN typename RealOf<T>::type backward_image(const PointwiseJob& job, int sample, int channel,
                                                      int slice, int slices, int thread, int threads) {
   using Real = typename RealOf<T>::type;
-  const Rectifier<Real> rectify(job);
+  const Rectifier<T> rectify(job);
   const std::int64_t base = sample * job.sample_values + std::int64_t{1} * channel * job.run;
   const int packs = job.run / N, each = ceil_div(packs, slices);
   const int end = least(packs, (slice + 1) * each);
   Real sums[N] = {};
   for (int pack = slice * each + thread; pack < end; pack += threads)
-    backward_pack<T, N, Real>(job, rectify, base + std::int64_t{1} * pack * N, sums);
+    backward_pack<T, N>(job, rectify, base + std::int64_t{1} * pack * N, sums);
   Real total = 0;
   ANIMEDRAG_UNROLL
   for (int i = 0; i < N; ++i) total += sums[i];
@@ -125,10 +131,9 @@ template <class T, int N>
 ANIMEDRAG_FN void backward_channels(const PointwiseJob& job, int channel, std::int64_t pixel,
                                     std::int64_t end, int step,
                                     typename RealOf<T>::type (&sums)[N]) {
-  using Real = typename RealOf<T>::type;
-  const Rectifier<Real> rectify(job);
+  const Rectifier<T> rectify(job);
   for (; pixel < end; pixel += step)
-    backward_pack<T, N, Real>(job, rectify, pixel * job.channels + channel, sums);
+    backward_pack<T, N>(job, rectify, pixel * job.channels + channel, sums);
 }
 
 }  // namespace animedrag
