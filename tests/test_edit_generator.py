@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.edit import drag
 from pipeline.edit.drag import AddHandle, Limits, Status, Step
-from pipeline.edit.generator import choose_layer, drag_model, free_rows
+from pipeline.edit.generator import captured, choose_layer, drag_model, free_rows
 from pipeline.edit.sampling import Frame, sample
 from pipeline.edit.strategies import DragGan
 from pipeline.models import stylegan2, stylegan3
@@ -187,3 +187,36 @@ def test_a_drag_of_a_random_network_gets_nearer(make: Any) -> None:
     first, last = state.free_rows
     assert changed
     assert set(changed) <= set(range(first, last))
+
+
+def test_a_captured_function_gives_maps_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = torch.zeros(1, 2, 2, 2)
+
+    def graphed(features: Any, samples: tuple[Tensor, ...]) -> Any:
+        assert samples[0].requires_grad
+        return lambda ws: place.copy_(features(ws))  # a graph writes to the same memory each time
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device, **rest: zeros(*size, **rest))
+    run = captured(lambda ws: ws.sum().expand(1, 2, 2, 2), 3, 4)
+    first = run(torch.ones(1, 3, 4))
+    run(torch.zeros_like(torch.ones(1, 3, 4)))
+    assert first.unique().tolist() == [12.0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("make", [sg2, sg3])
+def test_a_captured_step_is_the_step(make: Any) -> None:
+    network = make().cuda().requires_grad_(False)
+    layer = choose_layer(network)
+    model = drag_model(network, layer)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        ws = torch.randn(1, network.num_ws, network.w_dim, device="cuda", requires_grad=True)
+        plain = network.synthesis.features(ws, layer, noise_mode="const", force_fp32=True)
+        got = model.features(ws)
+        torch.testing.assert_close(got, plain, atol=1e-4, rtol=1e-4)
+        (expected,) = torch.autograd.grad(plain.square().mean(), ws)
+        (gradient,) = torch.autograd.grad(got.square().mean(), ws)
+        torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-3)

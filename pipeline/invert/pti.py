@@ -271,8 +271,10 @@ class Projection:
 
     def _picture(self, ws: Tensor) -> Tensor:
         # The maps take the place of the generator's own for this call only.
+        # Activations are modulated, not weights: those would each need a gradient back to w.
+        options = _rendering("const") | {"fused_modconv": False}
         return torch.func.functional_call(
-            self._generator.synthesis, dict(self.noise), (ws,), _rendering("const")
+            self._generator.synthesis, dict(self.noise), (ws,), options
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from scripts.benchmarks import generators, operators
+from scripts.benchmarks import (
+    dragging,
+    generators,
+    graphics,
+    inverting,
+    operators,
+    preparing,
+    training,
+)
 from scripts.benchmarks.rows import Row
 
-ROWS: tuple[Row, ...] = (*operators.ROWS, *generators.ROWS)
+ROWS: tuple[Row, ...] = (
+    *operators.ROWS,
+    *generators.ROWS,
+    *dragging.ROWS,
+    *training.ROWS,
+    *inverting.ROWS,
+    *preparing.ROWS,
+    *graphics.ROWS,
+)

@@ -83,14 +83,14 @@ def _loops(side: Call, device: torch.device, clock: Clock) -> int:
     return max(1, round(SHORTEST_SAMPLE / max(clock() - started, 1e-6)))
 
 
-def ceilings(device: torch.device, repeats: int = 5) -> Ceilings:
+def ceilings(device: torch.device, repeats: int = 5, clock: Clock = time.perf_counter) -> Ceilings:
     """The machine's matrix product and copy, the best of some repeats."""
     a = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device=device)
     b = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device=device)
     source = torch.empty(COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)
     (product, copied) = interleaved(
-        [lambda: torch.mm(a, b), lambda: target.copy_(source)], repeats, device
+        [lambda: torch.mm(a, b), lambda: target.copy_(source)], repeats, device, clock
     )
     return Ceilings(
         gflops=2 * PRODUCT_SIDE**3 / min(product.samples) / 1e9,

@@ -49,7 +49,8 @@ def filtered_lrelu_calls(
     return calls
 
 
-def _filtered_lrelu(setting: Setting) -> Work:
+def filtered_lrelu_work(setting: Setting) -> Work:
+    """Every layer of StyleGAN3-T-256, with gradients for image and bias."""
     resolution, shape = (32, {"channel_base": 1024}) if setting.quick else (256, {})
     calls = filtered_lrelu_calls(resolution, setting, **shape)
 
@@ -134,7 +135,7 @@ ROWS = (
         key="filtered_lrelu",
         title="`filtered_lrelu` forward + backward, StyleGAN3-T-256's shapes",
         target="≥ 20x, peak memory ≤ 1/4",
-        work=_filtered_lrelu,
+        work=filtered_lrelu_work,
         speed=20,
         memory=4,
         wants_gib=3,

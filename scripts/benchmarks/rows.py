@@ -6,6 +6,7 @@ nothing of any single row.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from pipeline.errors import AnimedragError
 if TYPE_CHECKING:
     import torch
 
-    from scripts.benchmarks.measure import Call
+    from scripts.benchmarks.measure import Call, Clock
 
 GIB = 1 << 30
 
@@ -29,11 +30,18 @@ class Setting:
     """How a run measures.
 
     quick: small shapes, for trying the program out; its figures are no answer to the targets.
+    clock: seconds from anywhere.
     """
 
     device: torch.device
     repeats: int = 5
     quick: bool = False
+    clock: Clock = time.perf_counter
+
+    @property
+    def timing(self) -> tuple[int, torch.device, Clock]:
+        """What `interleaved` wants to know."""
+        return self.repeats, self.device, self.clock
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _check_possible(row: Row, setting: Setting) -> None:
 def _time(row: Row, work: Work, setting: Setting) -> Outcome:
     parts = list(work.parts)
     calls = [work.ours, work.reference, *work.parts.values()]
-    times = measure.interleaved(calls, setting.repeats, setting.device)
+    times = measure.interleaved(calls, *setting.timing)
     named = dict(zip([*SIDES, *parts], times, strict=True))
     ours, theirs = named["ours"].median, named["reference"].median
     checks = []
