@@ -112,10 +112,16 @@ def runs_on(x: torch.Tensor) -> bool:
     if x.numel() == 0:
         return False
     if x.device.type == "cpu":
-        return x.dtype in (torch.float32, torch.float64) and status().loaded
+        return x.dtype in (torch.float32, torch.float64) and _loaded("cpu")
     if x.device.type == "cuda":
-        return x.is_floating_point() and x.element_size() > 1 and cuda_status().loaded
+        return x.is_floating_point() and x.element_size() > 1 and _loaded("cuda")
     return False
+
+
+@torch.compiler.assume_constant_result
+def _loaded(device_type: str) -> bool:
+    """torch.compile takes the answer as it is: it could not follow how a library is loaded."""
+    return status_on(torch.device(device_type)).loaded
 
 
 def device_capabilities() -> list[toolkit.Version]:
