@@ -40,7 +40,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels demo test lint preprocess train finetune import export invert edit evaluate samples report doctor bench clean
+.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune import export invert edit evaluate compare samples report doctor bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -66,6 +66,9 @@ build/kernels/.made: $(VENV)/.ready $(wildcard torch_utils/csrc/*.cpp torch_util
 
 kernels: $(VENV)/.ready ## compile the fast operators for this processor and GPU (setup does)
 	$(PY) -m scripts.build_kernels --strict
+
+gpucheck: setup ## check the CUDA kernels on a GPU and measure them: writes docs/measurements.md
+	$(PY) -m scripts.gpu_check $(ARGS)
 
 # ---- the road ----------------------------------------------------------------------------------
 
@@ -108,6 +111,9 @@ edit: setup ## drag points of that picture: CHARACTER=ganyu POINTS="x,y>x,y; ...
 
 evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
 	$(SHARED) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)
+
+compare: setup ## evaluations side by side: MODELS="evaluation/a evaluation/b:v2" OUT=table.html
+	$(PY) -m scripts.compare $(or $(MODELS),evaluation/$(CHARACTER)) $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 samples: setup ## what a model draws: grid, truncation, style mixing, walk, characters: MODEL=model/x
 	$(RUN) stage=samples "character=$(MODEL_NAME)" $(if $(MODEL),"samples.model=$(MODEL)") $(ARGS)

@@ -21,7 +21,7 @@ def main(strict: bool) -> None:
     problems = []
     for what, build in (("operators", native.build), ("CUDA kernels", native.build_cuda)):
         try:
-            build(_progress(what))
+            build(progress_line(what))
         except native.BuildError as error:
             click.echo(str(error))
             problems.append(error)
@@ -41,7 +41,7 @@ def _sentence(status: object) -> str:
     return f"plain torch, {PLAIN_COST}: {status.reason}"
 
 
-def _progress(what: str) -> Callable[[int, int, str], None]:
+def progress_line(what: str) -> Callable[[int, int, str], None]:
     """One line that renews itself on a terminal; elsewhere one line at the first step."""
 
     def report(done: int, total: int, step: str) -> None:

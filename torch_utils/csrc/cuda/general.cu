@@ -23,6 +23,7 @@ __global__ void __launch_bounds__(kThreads, 3)
 template <class T, class Real>
 cudaError_t launch(const GeneralJob<Real>& job, const TapsView<Real>& view, cudaStream_t stream) {
   GeneralTaps<Real> taps{};
+  static_assert(sizeof(job) + sizeof(taps) + 64 <= 4096);  // what every CUDA version allows
   if (!view.on_device) {
     if (view.ups + view.downs > GeneralTaps<Real>::kMost) return cudaErrorInvalidValue;
     std::copy(view.up, view.up + view.ups, taps.values);

@@ -86,10 +86,12 @@ Image image_of(const Tensor& x) {
           static_cast<int>(x.stride(3))};
 }
 
+// In x's own memory format, told as the shapes without data (ops/compiled.py) tell it.
 Tensor empty_result(const Tensor& x, const Call& call) {
+  const bool last = x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous();
   return at::empty({x.size(0), x.size(1), call.y.out, call.x.out},
-                   x.options().memory_format(channels_last(x) ? at::MemoryFormat::ChannelsLast
-                                                              : at::MemoryFormat::Contiguous));
+                   x.options().memory_format(last ? at::MemoryFormat::ChannelsLast
+                                                  : at::MemoryFormat::Contiguous));
 }
 
 Tensor channel_bias(const std::optional<Tensor>& bias, const Tensor& x) {
@@ -283,7 +285,7 @@ Tensor resample(const Tensor& x, const Tensor& up_taps_, const Tensor& down_taps
   job.source = image_of(x);
   job.target = image_of(y);
   // A new tensor is aligned; rows and planes begin at even values where the width is even.
-  job.pairs = !call.channels_last && call.x.out % 2 == 0;
+  job.pairs = y.stride(3) == 1 && call.x.out % 2 == 0;
   check_launch(launch_stream(job, plan.kernel, element_of(x), taps,
                              c10::cuda::getCurrentCUDAStream()),
                "the resampling kernel");

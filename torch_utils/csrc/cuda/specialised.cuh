@@ -21,6 +21,9 @@ struct CaseOf {
   using T = Taps<kUpCount, kDownCount>;
 };
 
+// What every CUDA version allows a kernel's arguments to take.
+constexpr int kArgumentBytes = 4096;
+
 template <int Index, class Activate>
 __global__ void __launch_bounds__(kThreads, 2)
     fir_kernel(const __grid_constant__ FirJob job,
@@ -34,6 +37,7 @@ template <int Index, class Activate>
 cudaError_t launch_case(const FirJob& job, const float* up_taps, const float* down_taps,
                         cudaStream_t stream) {
   typename CaseOf<Index>::T taps;
+  static_assert(sizeof(job) + sizeof(taps) <= kArgumentBytes);
   std::copy(up_taps, up_taps + CaseOf<Index>::kUpCount, taps.up);
   std::copy(down_taps, down_taps + CaseOf<Index>::kDownCount, taps.down);
   const int bytes = job.layout.cells * 4;
