@@ -18,6 +18,7 @@ from PIL import Image
 from pipeline import weights
 from pipeline.data import nvxs
 from pipeline.data.align import crop
+from pipeline.data.detectors import fine_scan_sizes
 from pipeline.data.faces import (
     PART_NAMES,
     Face,
@@ -97,6 +98,50 @@ def test_painted_faces_are_found_where_they_are(finder: FaceFinder) -> None:
         widths.append(face.width / truth.width)
     assert 0.85 < np.median(widths) < 1.15
     assert np.std(widths) < 0.12
+
+
+def strip(faces: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """A strip ten times as high as wide (a page to scroll), and the corners of its pictures."""
+    image = np.full((6000, 600, 3), 245, np.uint8)
+    corners = [(120, 700 + 2000 * number) for number in range(faces)]
+    for number, (x, y) in enumerate(corners):
+        painting = sample_face(3, number, size=360, expression="neutral").image
+        image[y : y + 360, x : x + 360] = painting
+    return image, corners
+
+
+@needs_animeface
+def test_faces_in_a_long_strip_are_found(finder: FaceFinder) -> None:
+    image, corners = strip(3)
+    found = finder.find(image, every=True)
+    assert len(found) == 3
+    for face, (x, y) in zip(sorted(found, key=lambda one: one.eyes[1]), corners, strict=True):
+        assert x < face.eyes[0] < x + 360
+        assert y < face.eyes[1] < y + 360
+        assert 90 < face.width < 300
+    assert finder.find(image)  # one is enough where one is asked for
+
+
+@needs_animeface
+def test_a_small_face_in_a_large_scene_is_found(finder: FaceFinder) -> None:
+    shade = np.linspace(120, 230, 3000).astype(np.uint8)
+    image = np.tile(shade[None, :, None], (2000, 1, 3))
+    assert finder.find(image) == []
+    image[1300:1480, 2300:2480] = sample_face(3, 1, size=180, expression="neutral").image
+    (face,) = finder.find(image)
+    assert math.dist(face.eyes, (2390, 1390)) < 60
+
+
+def test_ordinary_pictures_get_no_further_scans() -> None:
+    """What finds small faces in large pictures costs ordinary ones nothing."""
+    for shape in ((700, 500), (768, 768), (512, 1100)):
+        assert fine_scan_sizes(np.zeros((*shape, 3), np.uint8)) == []
+    for shape in ((2000, 3000), (8000, 800), (1200, 20_000)):
+        sizes = fine_scan_sizes(np.zeros((*shape, 3), np.uint8))
+        assert sizes
+        assert sizes == sorted(sizes)
+        assert max(sizes) ** 2 * min(shape) / max(shape) <= 2.2e6
+        assert max(sizes) <= max(shape)
 
 
 @needs_animeface

@@ -4,25 +4,21 @@ One call, `FaceFinder.find`, runs a chain of detectors and says which one each f
 rule, `Framing`, turns a face into the same crop everywhere (preprocess and the artist's upload).
 Knows nothing about files, datasets or networks.
 
-How a face is believed: detectors propose places; animeface then looks at each place again in a few
-levelled close-ups (other sizes, mirrored, turned a little). True faces are found in nearly every
-close-up, chance resemblances in few. The parts seen in those views are pooled by their medians,
-which makes them about four times steadier than a single detection.
+How a face is believed: detectors propose places (`detectors`), animeface looks at each again in a
+few close-ups (`close_ups`), and what all of them say is weighed here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import cv2
 import numpy as np
-from PIL import Image
 
-from pipeline.data import nvxs
-from pipeline.data.align import CropTransform, crop, warp_reflected
+from pipeline.data.align import CropTransform, crop
+from pipeline.data.close_ups import Zoomable, look_around, pool, roll_of
 from pipeline.data.detectors import (
     ANIMEFACE_EYES,
     SCAN_ENLARGEMENT,
@@ -32,11 +28,33 @@ from pipeline.data.detectors import (
     DetectorMissing,
     MediapipeDetector,
     Proposal,
-    box_center,
+    fine_scan_sizes,
     same_face,
     scan_sizes,
 )
+from pipeline.data.face import (
+    EYE_DISTANCE,
+    EYES_TO_CHIN,
+    EYES_TO_MOUTH,
+    PART_NAMES,
+    Face,
+    box_around,
+)
 from pipeline.errors import DataError, check_choice, check_range
+
+__all__ = [
+    "EYES_TO_CHIN",
+    "EYES_TO_MOUTH",
+    "EYE_DISTANCE",
+    "PART_NAMES",
+    "WHOLE",
+    "Aligned",
+    "Face",
+    "FaceFinder",
+    "Framing",
+    "align_face",
+    "whole_picture",
+]
 
 _D = TypeVar("_D", bound=Detector)
 
@@ -44,20 +62,6 @@ DETECTORS = ("animeface", "mediapipe", "cascade")
 # The mark of a crop that rests on no face at all.
 WHOLE = "whole"
 
-PART_NAMES = ("left_eye", "right_eye", "nose", "mouth", "chin")  # left in the image
-# Close-ups: (size in px, mirrored, turned by degrees). The face is 1 / VIEW_WIDTHS of the size,
-# which is 73 to 88 px: where animeface is at its best.
-VIEWS = ((160, False, -7.0), (176, True, 7.0), (168, True, -3.0), (192, False, 3.0))
-VIEW_WIDTHS = 2.2
-# Where the first round is this sure, one more close-up confirms it.
-UNMISTAKABLE = 0.99
-# Rounds of two views end when two rounds were levelled to within so many degrees.
-MAX_ROUNDS, LEVEL_DEGREES = 4, 12.0
-# In a close-up the face's size is known, roughly at first; smaller windows than this share of it
-# are not searched.
-FIRST_MIN_WINDOW, LATER_MIN_WINDOW = 0.65, 0.78
-# Medians over 33 drawings, in widths of animeface's box: eye to eye, eyes to mouth, eyes to chin.
-EYE_DISTANCE, EYES_TO_MOUTH, EYES_TO_CHIN = 0.522, 0.354, 0.524
 # Mean likelihood over the views from which animeface is believed: alone, and where mediapipe
 # (its own mean score from MEDIAPIPE_SUPPORT) sees a face in the same place. Chance finds that
 # were looked at reached 0.70, true frontal faces stayed above 0.8.
@@ -82,40 +86,6 @@ MAX_LOOKS_AT_ONE = 2
 MAX_CLOSE_LOOKS = 12
 # Scan sizes for turned pictures, tried only where nothing was found upright.
 TURNED_SCANS = (224, 384)
-# A roll is trusted when the views agree about it this well, and it fits the eyes-to-chin line.
-ROLL_SPREAD_DEGREES = 6.0
-ROLL_SKEW_DEGREES = 25.0
-
-
-@dataclass(frozen=True)
-class Face:
-    """A face in a picture; all coordinates are the picture's continuous pixels."""
-
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1; cheeks to cheeks, forehead to chin
-    score: float  # 0 to 1
-    detector: str  # on which detector it rests: animeface, mediapipe, cascade or whole
-    eyes: tuple[float, float]  # midpoint of the eyes
-    width: float  # robust size: several measures in widths of animeface's box
-    roll_degrees: float = 0.0  # clockwise; 0 where it could not be measured reliably
-    parts: dict[str, tuple[float, float]] | None = None  # centres by PART_NAMES
-    landmarks: np.ndarray | None = field(default=None, compare=False)  # 28 x 2, where known
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers, rounded to hundredths of a pixel."""
-        parts = None
-        if self.parts is not None:
-            parts = {name: _rounded(point) for name, point in self.parts.items()}
-        landmarks = None if self.landmarks is None else [_rounded(p) for p in self.landmarks]
-        return {
-            "detector": self.detector,
-            "score": round(self.score, 4),
-            "box": _rounded(self.box),
-            "eyes": _rounded(self.eyes),
-            "face_width": round(self.width, 2),
-            "roll_degrees": round(self.roll_degrees, 3),
-            "parts": parts,
-            "landmarks": landmarks,
-        }
 
 
 @dataclass(frozen=True)
@@ -226,12 +196,14 @@ class FaceFinder:
 
         Faces are ordered by size times score, so that the main person of a picture comes first.
         """
-        picture = _Picture(image)
+        picture = Zoomable(image)
         evidence = self._from_mediapipe(picture)
         if self._animeface is not None:
             if every or not _certain(evidence):
-                self._scan(picture, evidence, every)
-            if not any(one.believed() or one.seen_by_mediapipe() for one in evidence):
+                self._scan(picture, evidence, scan_sizes(image), every)
+            if every or not _any_seen(evidence):
+                self._scan_fine(picture, evidence, every)
+            if not _any_seen(evidence):
                 self._scan_turned(picture, evidence)
         believed = [one for one in evidence if one.believed()]
         if not believed:  # nothing that animeface confirms: mediapipe's word, then the cascade's
@@ -271,7 +243,7 @@ class FaceFinder:
             self.missing[kind.name] = f"The face detector {kind.name} is not used: {reason}."
             return None
 
-    def _from_mediapipe(self, picture: _Picture) -> list[_Evidence]:
+    def _from_mediapipe(self, picture: Zoomable) -> list[_Evidence]:
         if self._mediapipe is None:
             return []
         evidence = [
@@ -288,10 +260,22 @@ class FaceFinder:
                     )
         return evidence
 
-    def _scan(self, picture: _Picture, evidence: list[_Evidence], every: bool) -> None:
-        """Add what animeface finds at its scan sizes, coarse to fine."""
+    def _scan_fine(self, picture: Zoomable, evidence: list[_Evidence], every: bool) -> None:
+        """Look for faces that are small in a long strip or a large scene.
+
+        There are many places in such a picture, so there are many chances of a false find: what
+        the usual sizes did not show must be certain.
+        """
+        fine: list[_Evidence] = list(evidence)
+        self._scan(picture, fine, fine_scan_sizes(picture.image), every)
+        evidence += [one for one in fine[len(evidence) :] if one.views >= CERTAIN]
+
+    def _scan(
+        self, picture: Zoomable, evidence: list[_Evidence], sizes: Sequence[int], every: bool
+    ) -> None:
+        """Add what animeface finds at these scan sizes, coarse to fine."""
         assert self._animeface is not None
-        for size in scan_sizes(picture.image):
+        for size in sizes:
             found = self._animeface.scan(picture.image, size)
             for proposal in sorted(found, key=lambda one: -one.score):
                 known = next((o for o in evidence if same_face(o.proposal, proposal)), None)
@@ -307,7 +291,7 @@ class FaceFinder:
             if not every and (_certain(evidence) or crowd):
                 return
 
-    def _scan_turned(self, picture: _Picture, evidence: list[_Evidence]) -> None:
+    def _scan_turned(self, picture: Zoomable, evidence: list[_Evidence]) -> None:
         """Look for faces that lean too far to be found upright."""
         assert self._animeface is not None
         height, width = picture.image.shape[:2]
@@ -339,7 +323,7 @@ class FaceFinder:
         return one.views >= CERTAIN and one.mediapipe >= TURNED_SUPPORT
 
     def _support(
-        self, picture: _Picture, eyes: tuple[float, float], face_width: float, roll: float
+        self, picture: Zoomable, eyes: tuple[float, float], face_width: float, roll: float
     ) -> float:
         """Mediapipe's mean score for this very place, over levelled close-ups."""
         if self._mediapipe is None:
@@ -355,25 +339,25 @@ class FaceFinder:
                 total += max(scores, default=0.0)
         return total / (2 * len(SUPPORT_WIDTHS))
 
-    def _look_closer(self, picture: _Picture, one: _Evidence) -> None:
+    def _look_closer(self, picture: Zoomable, one: _Evidence) -> None:
         """Fill in `views` and `measured` of a candidate from close-ups of it."""
         if self._animeface is None:
             return
         one.looks += 1
         roll = one.roll
-        sights, views = _look_around(self._animeface.library, picture, one.proposal, roll)
+        sights, views = look_around(self._animeface.library, picture, one.proposal, roll)
         if views < CERTAIN and (views >= BELIEVED_SUPPORTED or one.mediapipe >= MEDIAPIPE_SUPPORT):
             # Perhaps a face, but leaning further than animeface recognises.
             for lean in LEANS:
-                leaning, seen = _look_around(
+                leaning, seen = look_around(
                     self._animeface.library, picture, one.proposal, one.roll + lean
                 )
-                if seen >= max(CERTAIN, views) and _roll_of(leaning) is not None:
+                if seen >= max(CERTAIN, views) and roll_of(leaning) is not None:
                     sights, views, roll = leaning, seen, one.roll + lean
         if views < one.views or not sights:
             return
         one.views = views
-        pooled = _pool(sights, fallback_roll=roll)
+        pooled = pool(sights, fallback_roll=roll)
         doubtful = views < BELIEVED or one.roll != 0.0
         if doubtful and views >= BELIEVED_SUPPORTED and one.mediapipe < MEDIAPIPE_SUPPORT:
             one.mediapipe = self._support(picture, pooled.eyes, pooled.width, pooled.roll_degrees)
@@ -386,190 +370,13 @@ class FaceFinder:
             one.measured = replace(pooled, score=one.score, width=width)
 
 
-class _Picture:
-    """A picture with smaller copies of itself, from which close-ups are cut quickly.
-
-    For looking only: these crops are bilinear; what is kept is cut by `pipeline.data.align.crop`.
-    """
-
-    def __init__(self, image: np.ndarray) -> None:
-        self.image = image
-        self._levels = [image]  # each half the size of the one before
-
-    def crop(self, frame: CropTransform, size: int) -> np.ndarray:
-        """The frame at size x size px."""
-        level = max(0, round(np.log2(frame.width / size) - 0.2))
-        while len(self._levels) <= level:
-            half = Image.fromarray(self._levels[-1]).reduce(2)
-            self._levels.append(np.asarray(half))
-        frame = frame.scaled(0.5**level)
-        corners = frame.inverse(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])) - 0.5
-        target = np.array([[0, 0], [size, 0], [0, size]]) - 0.5
-        matrix = cv2.getAffineTransform(target.astype(np.float32), corners.astype(np.float32))
-        return warp_reflected(self._levels[level], matrix, (size, size), cv2.INTER_LINEAR)
-
-
-@dataclass(frozen=True)
-class _Sight:
-    """One detection in one close-up, in the picture's pixels."""
-
-    likelihood: float
-    parts: np.ndarray  # 5 x 2 in the order of PART_NAMES
-    center: np.ndarray  # of the face's box
-    box_width: float
-
-
-def _look_around(
-    library: nvxs.Nvxs, picture: _Picture, place: Proposal, roll: float
-) -> tuple[list[_Sight], float]:
-    """Close-ups of a place in rounds of two, each levelled and centred by the one before.
-
-    Returns what was seen from about the right angle, and its mean likelihood (misses count 0).
-    """
-    rounds: list[tuple[float, list[_Sight]]] = []  # (the roll it was levelled by, its sights)
-    missed = 0
-    for number in range(MAX_ROUNDS):
-        pair = VIEWS[2 * number % len(VIEWS) :][:2]
-        if number == 1 and _unmistakable(rounds[0][1]):
-            pair = pair[:1]
-        smallest = LATER_MIN_WINDOW if number else FIRST_MIN_WINDOW
-        looks = [_look(library, picture, place, roll, view, smallest) for view in pair]
-        sights = [sight for sight in looks if sight is not None]
-        rounds.append((roll, sights))
-        missed += len(looks) - len(sights)
-        if number == 0 and not sights:  # two misses: not worth two more
-            return [], 0.0
-        if sights:
-            seen = _pool(sights, fallback_roll=roll)
-            place = Proposal(seen.eyes[0], seen.eyes[1], seen.width, seen.score, "animeface")
-            roll = seen.roll_degrees
-        level = [sights for turned, sights in rounds if abs(turned - roll) <= LEVEL_DEGREES]
-        if len(level) >= 2:
-            break
-    else:
-        # Never level twice: the face's angle cannot be read; the last rounds are as good as any.
-        level = [sights for _, sights in rounds[-2:]]
-    pooled = [sight for sights in level for sight in sights]
-    views = sum(sight.likelihood for sight in pooled) / (len(pooled) + missed)
-    return pooled, views
-
-
-def _unmistakable(sights: list[_Sight]) -> bool:
-    """Whether a first round leaves no doubt that there is a face, nearly level."""
-    roll = _roll_of(sights)
-    sure = len(sights) == 2 and min(sight.likelihood for sight in sights) >= UNMISTAKABLE
-    return sure and roll is not None and abs(roll) <= LEVEL_DEGREES
-
-
-def _look(
-    library: nvxs.Nvxs,
-    picture: _Picture,
-    place: Proposal,
-    roll: float,
-    view: tuple[int, bool, float],
-    min_window: float,
-) -> _Sight | None:
-    """Detect in one close-up of a place; None if no face of about the expected size is there."""
-    size, mirrored, turn = view
-    side = VIEW_WIDTHS * place.face_width
-    frame = CropTransform.square(place.eyes_x, place.eyes_y, side, roll + turn)
-    close_up = picture.crop(frame, size)
-    if mirrored:
-        close_up = np.ascontiguousarray(close_up[:, ::-1])
-    expected = size / VIEW_WIDTHS
-    found = library.detect(close_up, min_window * expected)
-    near = [face for face in found if _is_expected(face, size, expected)]
-    if not near:
-        return None
-    best = max(near, key=lambda face: face.likelihood)
-    parts = np.array(
-        [
-            box_center(best.left_eye),
-            box_center(best.right_eye),
-            best.nose,
-            box_center(best.mouth),
-            best.chin,
-        ]
-    )
-    center = np.array(box_center(best.face))
-    if mirrored:
-        parts[:, 0], center[0] = size - parts[:, 0], size - center[0]
-        parts[[0, 1]] = parts[[1, 0]]
-    return _Sight(
-        likelihood=float(best.likelihood),
-        parts=frame.inverse(parts, size),
-        center=frame.inverse(center, size),
-        box_width=(best.face[2] - best.face[0]) * side / size,
-    )
-
-
-def _is_expected(face: nvxs.RawFace, size: int, expected: float) -> bool:
-    eyes = np.array([box_center(face.left_eye), box_center(face.right_eye)]).mean(axis=0)
-    width = face.face[2] - face.face[0]
-    return bool(np.abs(eyes - size / 2).max() < 0.5 * expected and width < 1.7 * expected)
-
-
-def _pool(sights: list[_Sight], fallback_roll: float = 0.0) -> Face:
-    """One face from several sights of it: medians of all that was measured."""
-    parts = np.median([sight.parts for sight in sights], axis=0)
-    center = np.median([sight.center for sight in sights], axis=0)
-    box_width = float(np.median([sight.box_width for sight in sights]))
-    eyes = parts[:2].mean(axis=0)
-    # The box grows in steps of a tenth and eyes draw together in a side view; the median of four
-    # measures follows neither.
-    width = float(
-        np.median(
-            [
-                box_width,
-                np.linalg.norm(parts[1] - parts[0]) / EYE_DISTANCE,
-                np.linalg.norm(parts[3] - eyes) / EYES_TO_MOUTH,
-                np.linalg.norm(parts[4] - eyes) / EYES_TO_CHIN,
-            ]
-        )
-    )
-    roll = _roll_of(sights)
-    return Face(
-        box=_box(center, box_width),
-        score=float(np.mean([sight.likelihood for sight in sights])),
-        detector="animeface",
-        eyes=(float(eyes[0]), float(eyes[1])),
-        width=width,
-        roll_degrees=fallback_roll if roll is None else roll,
-        parts={name: (float(x), float(y)) for name, (x, y) in zip(PART_NAMES, parts, strict=True)},
-    )
-
-
-def _roll_of(sights: list[_Sight]) -> float | None:
-    """Angle of the eye line in degrees, or None where the sights do not agree about it."""
-    parts = np.median([sight.parts for sight in sights], axis=0)
-    lines = np.array([sight.parts[1] - sight.parts[0] for sight in sights])
-    angles = np.degrees(np.arctan2(lines[:, 1], lines[:, 0]))
-    rough = _angle(parts[1] - parts[0])
-    # One sight in four may have taken an ear or a mouth for an eye: medians do not mind.
-    middle = rough + float(np.median(_wrapped(angles - rough)))
-    spread = float(np.median(np.abs(_wrapped(angles - middle))))
-    down = _angle(parts[4] - parts[:2].mean(axis=0)) - 90.0
-    skew = abs(float(_wrapped(np.array(down - middle))))
-    if len(sights) < 2 or spread > ROLL_SPREAD_DEGREES or skew > ROLL_SKEW_DEGREES:
-        return None
-    return middle
-
-
-def _angle(vector: np.ndarray) -> float:
-    return float(np.degrees(np.arctan2(vector[1], vector[0])))
-
-
-def _wrapped(degrees: np.ndarray) -> np.ndarray:
-    return (degrees + 180.0) % 360.0 - 180.0
-
-
 def _unmeasured_face(proposal: Proposal, score: float) -> Face:
     """A face of which only a place and a size are known."""
     center = np.array(
         [proposal.eyes_x, proposal.eyes_y + (0.5 - ANIMEFACE_EYES) * proposal.face_width]
     )
     return Face(
-        box=_box(center, proposal.face_width),
+        box=box_around(center, proposal.face_width),
         score=score,
         detector=proposal.detector,
         eyes=(proposal.eyes_x, proposal.eyes_y),
@@ -577,13 +384,12 @@ def _unmeasured_face(proposal: Proposal, score: float) -> Face:
     )
 
 
-def _box(center: np.ndarray, width: float) -> tuple[float, float, float, float]:
-    x, y = float(center[0]), float(center[1])
-    return (x - width / 2, y - width / 2, x + width / 2, y + width / 2)
-
-
 def _certain(evidence: list[_Evidence]) -> bool:
     return any(one.views >= CERTAIN for one in evidence)
+
+
+def _any_seen(evidence: list[_Evidence]) -> bool:
+    return any(one.believed() or one.seen_by_mediapipe() for one in evidence)
 
 
 def _distinct(faces: list[Face]) -> list[Face]:
@@ -600,10 +406,6 @@ def _same(a: Face, b: Face) -> bool:
     return bool(distance < 0.5 * max(a.width, b.width))
 
 
-def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
-    return [round(float(value), 2) for value in values]
-
-
 def whole_picture(image: np.ndarray, framing: Framing) -> tuple[Face, CropTransform]:
     """The largest upright crop in the picture's middle, marked as resting on no face."""
     height, width = image.shape[:2]
@@ -611,7 +413,7 @@ def whole_picture(image: np.ndarray, framing: Framing) -> tuple[Face, CropTransf
     side = transform.width
     eyes = transform.inverse(np.array([0.5, framing.eye_height]))
     face_width = side / framing.face_widths
-    box = _box(np.array([width / 2, height / 2]), side)
+    box = box_around(np.array([width / 2, height / 2]), side)
     face = Face(box, 0.0, WHOLE, (float(eyes[0]), float(eyes[1])), face_width)
     return face, transform
 
