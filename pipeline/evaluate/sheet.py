@@ -17,6 +17,11 @@ GAP = 6
 # ones reduced.
 SMALLEST_CELL, LARGEST_CELL = 112, 256
 TITLE_PX, TEXT_PX, LABEL_PX = 26, 15, 14
+LINE_PX = TEXT_PX + 5
+# Between a row's label and what it stands beside.
+LABEL_GAP = 14
+# Narrower pages would break the subtitle into a column.
+SMALLEST_PAGE = 640
 
 Picture = np.ndarray  # H x W x 3 uint8
 Item = TypeVar("Item")
@@ -54,59 +59,91 @@ def cell_size(height: int, width: int) -> tuple[int, int]:
     return round(height * factor), round(width * factor)
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything on a sheet goes, in pixels.
+
+    height, width: of a picture. heads_left, heads_top: of the heads beside and above the grid,
+    where rows and columns are labelled, too. lefts, tops: of the columns and rows. words: the
+    subtitle's lines.
+    """
+
+    height: int
+    width: int
+    heads_left: int
+    heads_top: int
+    lefts: list[int]
+    tops: list[int]
+    page: tuple[int, int]
+    words: list[str]
+
+    @classmethod
+    def of(cls, sheet: Sheet) -> _Layout:
+        some = next(cell for row in sheet.cells for cell in row if cell is not None)
+        height, width = cell_size(*some.shape[:2])
+        font = ImageFont.load_default(LABEL_PX)
+        labels = max((round(font.getlength(label)) for label in sheet.row_labels), default=0)
+        heads_left = MARGIN + (labels + LABEL_GAP if labels else 0)
+        left = heads_left + (width + 3 * GAP if sheet.row_heads else 0)
+        columns = max(len(row) for row in sheet.cells)
+        lefts = [left + column * (width + GAP) for column in range(columns)]
+        page_width = max(lefts[-1] + width + MARGIN, SMALLEST_PAGE)
+
+        words = _wrapped(sheet.subtitle, page_width - 2 * MARGIN)
+        heads_top = MARGIN + TITLE_PX + len(words) * LINE_PX + 24
+        heads_top += LABEL_PX + 8 if sheet.column_labels else 0
+        top = heads_top + (height + 3 * GAP if sheet.column_heads else 0)
+        caption = LABEL_PX + 6 if sheet.captions else 0
+        blocks = _blocks(sheet.row_labels)
+        between = 2 * GAP if len(blocks) < len(sheet.row_labels) else 0
+        tops = [
+            top + row * (height + caption + GAP) + between * sum(row >= end for _, _, end in blocks)
+            for row in range(len(sheet.cells))
+        ]
+        page_height = tops[-1] + height + caption + MARGIN
+        return cls(
+            height, width, heads_left, heads_top, lefts, tops, (page_width, page_height), words
+        )
+
+
 def draw_sheet(sheet: Sheet) -> Image.Image:
     """The sheet as a picture."""
-    some = next(cell for row in sheet.cells for cell in row if cell is not None)
-    height, width = cell_size(*some.shape[:2])
-    columns = max(len(row) for row in sheet.cells)
-    font = ImageFont.load_default(LABEL_PX)
-    label_width = max((round(font.getlength(label)) for label in sheet.row_labels), default=0)
-    # Places before the first cell: labels of the rows, then their heads.
-    left = MARGIN + (label_width + 14 if label_width else 0)
-    heads_left, heads_top = left, 0
-    left += width + 3 * GAP if sheet.row_heads else 0
-    caption = LABEL_PX + 6 if sheet.captions else 0
-    step_x, step_y = width + GAP, height + caption + GAP
-    page_width = max(left + columns * step_x - GAP + MARGIN, 640)
-    words = _wrapped(sheet.subtitle, page_width - 2 * MARGIN)
-    top = MARGIN + TITLE_PX + 10 + len(words) * (TEXT_PX + 5) + 14
-    if sheet.column_labels:
-        top += LABEL_PX + 8
-    heads_top = top
-    top += height + 3 * GAP if sheet.column_heads else 0
-    blocks = _blocks(sheet.row_labels)
-    divided = len(blocks) < len(sheet.row_labels)
-    between = 2 * GAP if divided and blocks else 0
-    tops = [top + row * step_y + between * sum(row >= end for _, _, end in blocks)
-            for row in range(len(sheet.cells))]  # fmt: skip
-    page_height = tops[-1] + step_y - GAP + MARGIN
+    layout = _Layout.of(sheet)
+    page = Image.new("RGB", layout.page, PAPER)
+    _write_words(ImageDraw.Draw(page), sheet, layout)
 
-    page = Image.new("RGB", (page_width, page_height), PAPER)
-    draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN - 4), sheet.title, fill=INK, font=ImageFont.load_default(TITLE_PX))
-    for line, text in enumerate(words):
-        at = (MARGIN, MARGIN + TITLE_PX + 10 + line * (TEXT_PX + 5))
-        draw.text(at, text, fill=FAINT, font=ImageFont.load_default(TEXT_PX))
-    for column, label in enumerate(sheet.column_labels):
-        middle = (left + column * step_x + width / 2, heads_top - 8)
-        draw.text(middle, label, fill=INK, font=font, anchor="ms")
-    for column, head in enumerate(sheet.column_heads):
-        page.paste(_scaled(head, height, width), (left + column * step_x, heads_top))
-    for label, first, end in blocks:
-        middle_y = (tops[first] + tops[end - 1] + height) / 2
-        draw.text((heads_left - 14, middle_y), label, fill=INK, font=font, anchor="rm")
-    for row, cells in enumerate(sheet.cells):
-        y = tops[row]
-        if row < len(sheet.row_heads):
-            page.paste(_scaled(sheet.row_heads[row], height, width), (heads_left, y))
-        for column, cell in enumerate(cells):
-            x = left + column * step_x
+    def paste(picture: Picture, left: int, top: int) -> None:
+        page.paste(_scaled(picture, layout.height, layout.width), (left, top))
+
+    for head, left in zip(sheet.column_heads, layout.lefts, strict=False):
+        paste(head, left, layout.heads_top)
+    for head, top in zip(sheet.row_heads, layout.tops, strict=False):
+        paste(head, layout.heads_left, top)
+    for cells, top in zip(sheet.cells, layout.tops, strict=True):
+        for cell, left in zip(cells, layout.lefts, strict=False):
             if cell is not None:
-                page.paste(_scaled(cell, height, width), (x, y))
-            if caption and row < len(sheet.captions) and column < len(sheet.captions[row]):
-                beneath = (x + width / 2, y + height + LABEL_PX + 1)
-                draw.text(beneath, sheet.captions[row][column], fill=FAINT, font=font, anchor="ms")
+                paste(cell, left, top)
     return page
+
+
+def _write_words(draw: ImageDraw.ImageDraw, sheet: Sheet, layout: _Layout) -> None:
+    """Title, subtitle, labels and captions."""
+    draw.text((MARGIN, MARGIN - 4), sheet.title, fill=INK, font=ImageFont.load_default(TITLE_PX))
+    for line, text in enumerate(layout.words):
+        at = (MARGIN, MARGIN + TITLE_PX + 10 + line * LINE_PX)
+        draw.text(at, text, fill=FAINT, font=ImageFont.load_default(TEXT_PX))
+    font = ImageFont.load_default(LABEL_PX)
+    middles = [left + layout.width / 2 for left in layout.lefts]
+    for label, x in zip(sheet.column_labels, middles, strict=False):
+        draw.text((x, layout.heads_top - 8), label, fill=INK, font=font, anchor="ms")
+    for label, first, end in _blocks(sheet.row_labels):
+        y = (layout.tops[first] + layout.tops[end - 1] + layout.height) / 2
+        place = (layout.heads_left - LABEL_GAP, y)
+        draw.text(place, label, fill=INK, font=font, anchor="rm")
+    for captions, top in zip(sheet.captions, layout.tops, strict=False):
+        for caption, x in zip(captions, middles, strict=False):
+            beneath = (x, top + layout.height + LABEL_PX + 1)
+            draw.text(beneath, caption, fill=FAINT, font=font, anchor="ms")
 
 
 def _blocks(labels: Sequence[str]) -> list[tuple[str, int, int]]:
