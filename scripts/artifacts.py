@@ -5,11 +5,8 @@ Imports no torch; knows the store only.
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,21 +14,8 @@ from pipeline.artifacts.manifest import MANIFEST_NAME, Source
 from pipeline.artifacts.reference import KINDS
 from pipeline.artifacts.store import Ancestry, Artifact, Store
 from pipeline.console import duration
-from pipeline.errors import AnimedragError, ArtifactError, check_choice
-
-
-def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn our errors into their sentence and exit code."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except AnimedragError as error:
-            click.echo(str(error), err=True)
-            sys.exit(error.exit_code)
-
-    return wrapped
+from pipeline.errors import ArtifactError, check_choice
+from scripts.one_sentence import one_sentence
 
 
 @click.group(help=__doc__)
@@ -51,7 +35,7 @@ def main(context: click.Context, root: Path) -> None:
 @main.command("ls")
 @click.argument("selection", required=False)
 @click.pass_obj
-@_one_sentence
+@one_sentence
 def list_artifacts(store: Store, selection: str | None) -> None:
     """List every version, of a kind (model) or of a name (model/ganyu) if given."""
     kind, _, name = (selection or "").partition("/")
@@ -79,7 +63,7 @@ def _line(artifact: Artifact) -> str:
 @main.command()
 @click.argument("reference")
 @click.pass_obj
-@_one_sentence
+@one_sentence
 def show(store: Store, reference: str) -> None:
     """Print the manifest of REFERENCE (kind/name, kind/name:v3, or a folder)."""
     artifact = store.find(reference)
@@ -89,7 +73,7 @@ def show(store: Store, reference: str) -> None:
 @main.command()
 @click.argument("reference")
 @click.pass_obj
-@_one_sentence
+@one_sentence
 def path(store: Store, reference: str) -> None:
     """Print the folder of REFERENCE, for use in a shell: $(... path model/ganyu)."""
     click.echo(store.find(reference).folder)
@@ -98,7 +82,7 @@ def path(store: Store, reference: str) -> None:
 @main.command()
 @click.argument("references", nargs=-1)
 @click.pass_obj
-@_one_sentence
+@one_sentence
 def verify(store: Store, references: tuple[str, ...]) -> None:
     """Read every byte of REFERENCES (default: everything) and say what is not as it was written."""
     chosen = [_found_for_verify(store, text) for text in references] or store.artifacts()
@@ -128,7 +112,7 @@ def _found_for_verify(store: Store, text: str) -> Artifact:
 @click.argument("reference")
 @click.option("--files", is_flag=True, help="Name every raw file.")
 @click.pass_obj
-@_one_sentence
+@one_sentence
 def lineage(store: Store, reference: str, files: bool) -> None:
     """Draw the tree of what REFERENCE was made from, down to the raw files."""
     for line in lineage_lines(store.lineage(store.find(reference)), files):
@@ -175,7 +159,7 @@ def _source_lines(source: Source, files: bool) -> list[str]:
 @click.option("--drafts", is_flag=True, help="Also remove unfinished runs nobody works on.")
 @click.option("--delete", is_flag=True, help="Really remove; without it only say what would go.")
 @click.pass_obj
-@_one_sentence
+@one_sentence
 def prune(store: Store, keep: int, drafts: bool, delete: bool) -> None:
     """Remove old versions that nothing kept was made from."""
     pruning = store.prune(keep, drafts=drafts, delete=delete)

@@ -7,7 +7,6 @@ their own code, and a folder of the same name with architecture.json and safeten
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.console import say
-from pipeline.errors import AnimedragError, ArtifactError, ModelError
+from pipeline.errors import ArtifactError, ModelError
+from scripts.one_sentence import one_sentence
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +48,7 @@ FORMATS = ("both", "pkl", "safetensors")
     help="Where the model has none, write an untrained one: the official programs ask for it.",
 )
 @click.option("--force", is_flag=True, help="Replace files that exist.")
+@one_sentence
 def main(
     model: str,
     out: Path,
@@ -57,16 +58,8 @@ def main(
     new_discriminator: bool,
     force: bool,
 ) -> None:
-    try:
-        folder, own_name = _find(model, store)
-        written = export(folder, name or own_name, out, kind, new_discriminator, force)
-    except AnimedragError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        click.echo(f"Could not write {error.filename}: {error.strerror}.", err=True)
-        sys.exit(2)
-    for path in written:
+    folder, own_name = _find(model, store)
+    for path in export(folder, name or own_name, out, kind, new_discriminator, force):
         say(f"wrote {path}")
 
 

@@ -5,9 +5,7 @@ The painter is this project's built-in source of drawings: by seed, with exact l
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from pipeline.console import progress, say
-from pipeline.errors import AnimedragError, DataError
+from pipeline.errors import DataError
+from scripts.one_sentence import one_sentence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,23 +24,6 @@ if TYPE_CHECKING:
 SHEETS = ("identities", "expressions", "poses", "mixed")
 YAW_STEPS = (-32.0, -16.0, 0.0, 16.0, 32.0)
 PITCH_STEPS = (12.0, 0.0, -12.0)
-
-
-def _one_sentence(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn our errors into their sentence and exit code."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except AnimedragError as error:
-            click.echo(str(error), err=True)
-            sys.exit(error.exit_code)
-        except OSError as error:
-            click.echo(f"Could not write {error.filename}: {error.strerror}.", err=True)
-            sys.exit(2)
-
-    return wrapped
 
 
 def _save(image: NDArray[np.uint8], path: Path) -> None:
@@ -101,7 +83,7 @@ def main() -> None:
 @click.option(
     "--out", default=Path("sheet.png"), show_default=True, type=click.Path(path_type=Path)
 )
-@_one_sentence
+@one_sentence
 def sheet(
     what: str,
     seed: int,
@@ -133,7 +115,7 @@ def sheet(
 @click.option("--count", default=100, show_default=True, type=click.IntRange(1))
 @click.option("--size", default=256, show_default=True, type=click.IntRange(32, 4096))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
-@_one_sentence
+@one_sentence
 def faces(seed: int, character_number: int | None, count: int, size: int, out: Path) -> None:
     """A folder of square portraits, and landmarks.jsonl with one line a face."""
     from pipeline.data import landmarks as lm
@@ -168,7 +150,7 @@ def faces(seed: int, character_number: int | None, count: int, size: int, out: P
     help="Faces in every picture (else mostly one, some two or none).",
 )  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
-@_one_sentence
+@one_sentence
 def scenes(
     seed: int, character_number: int | None, count: int, face_count: int | None, out: Path
 ) -> None:

@@ -74,40 +74,12 @@ PARTS: dict[str, slice] = {
     "mouth": MOUTH,
 }
 
-# Lines to draw over a picture: (indices in drawing order, closed?).
-POLYLINES: tuple[tuple[tuple[int, ...], bool], ...] = (
-    ((0, 1, 2, 3, 4), False),
-    ((5, 6, 7), False),
-    ((8, 9, 10), False),
-    ((11, 12, 13, 16, 15, 14), True),
-    ((17, 18, 19, 22, 21, 20), True),
-    ((24, 25, 26, 27), True),
-)
-
-# FLIP[i] is the point that lands on i when the picture is mirrored left to right.
-FLIP: tuple[int, ...] = (
-    *(4, 3, 2, 1, 0),
-    *(10, 9, 8),
-    *(7, 6, 5),
-    *(19, 18, 17, 22, 21, 20),
-    *(13, 12, 11, 16, 15, 14),
-    23,
-    *(26, 25, 24, 27),
-)
-
 
 def as_points(landmarks: Points | Sequence[Sequence[float]]) -> Points:
     """`landmarks` as a float64 array of shape 28×2; ValueError for any other shape."""
     points = np.asarray(landmarks, dtype=np.float64)
     if points.shape != (NUM_LANDMARKS, 2):
         raise ValueError(f"landmarks must have shape (28, 2), not {points.shape}")
-    return points
-
-
-def mirror(landmarks: Points | Sequence[Sequence[float]], width: float) -> Points:
-    """The landmarks (28×2, px) of the picture, `width` px wide, mirrored left to right."""
-    points = as_points(landmarks)[list(FLIP)].copy()
-    points[:, 0] = width - points[:, 0]
     return points
 
 
@@ -128,11 +100,6 @@ def eyes_midpoint(landmarks: Points | Sequence[Sequence[float]]) -> Points:
     return (left_eye_centre(landmarks) + right_eye_centre(landmarks)) / 2
 
 
-def eyes_distance(landmarks: Points | Sequence[Sequence[float]]) -> float:
-    """Distance between the two eyes' centres, px."""
-    return float(np.linalg.norm(right_eye_centre(landmarks) - left_eye_centre(landmarks)))
-
-
 def roll_degrees(landmarks: Points | Sequence[Sequence[float]]) -> float:
     """Angle of the line from the left to the right eye, degrees in (-180, 180].
 
@@ -142,10 +109,13 @@ def roll_degrees(landmarks: Points | Sequence[Sequence[float]]) -> float:
     return float(np.degrees(np.arctan2(dy, dx)))
 
 
-def bounding_box(landmarks: Points | Sequence[Sequence[float]]) -> tuple[float, ...]:
+def bounding_box(
+    landmarks: Points | Sequence[Sequence[float]],
+) -> tuple[float, float, float, float]:
     """The smallest box around the 28 points: (x0, y0, x1, y1), px."""
     points = as_points(landmarks)
-    return (*map(float, points.min(axis=0)), *map(float, points.max(axis=0)))
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return float(x0), float(y0), float(x1), float(y1)
 
 
 def to_json(landmarks: Points | Sequence[Sequence[float]]) -> list[list[float]]:

@@ -225,8 +225,8 @@ def share_outside(transform: CropTransform, image: np.ndarray) -> float:
 def known_face(known: KnownFace) -> Face:
     """A face from its 28 landmarks, measured like a detected one."""
     points = known.landmarks
-    left, right = points[lm.LEFT_EYE].mean(axis=0), points[lm.RIGHT_EYE].mean(axis=0)
-    eyes = (left + right) / 2
+    left, right = lm.left_eye_centre(points), lm.right_eye_centre(points)
+    eyes = lm.eyes_midpoint(points)
     across = (right - left) / np.linalg.norm(right - left)
     mouth, chin = points[lm.MOUTH].mean(axis=0), points[lm.INDEX["chin"]]
     width = float(
@@ -240,17 +240,16 @@ def known_face(known: KnownFace) -> Face:
     )
     width *= LANDMARK_WIDTH
     eyes = eyes - LANDMARK_EYES_UP * width * np.array([-across[1], across[0]])
-    low, high = points.min(axis=0), points.max(axis=0)
     parts = dict(
         zip(("left_eye", "right_eye", "mouth", "chin"), (left, right, mouth, chin), strict=True)
     )
     return Face(
-        box=(float(low[0]), float(low[1]), float(high[0]), float(high[1])),
+        box=lm.bounding_box(points),
         score=1.0,
         detector=PAINTER,
         eyes=(float(eyes[0]), float(eyes[1])),
         width=width,
-        roll_degrees=float(np.degrees(np.arctan2(across[1], across[0]))),
+        roll_degrees=lm.roll_degrees(points),
         parts={name: (float(point[0]), float(point[1])) for name, point in parts.items()},
         landmarks=points,
     )

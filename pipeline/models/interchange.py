@@ -40,7 +40,6 @@ from pipeline.models.nvidia_records import (
 )
 
 ADA = "stylegan2-ada"
-MODEL_TYPES = (STYLEGAN2, STYLEGAN_HUMAN, STYLEGAN3)
 
 # The networks that are taken from a file, in this order.
 NETWORKS = ("G", "D", "G_ema")
