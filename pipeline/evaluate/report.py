@@ -142,7 +142,7 @@ def _made(
     elif model:
         parts.append("a model")
     if evaluation:
-        parts.append("its figures")
+        parts.append("an evaluation of it" if model else "an evaluation")
     if inversion:
         parts.append("an uploaded drawing found in the model")
     if edit:

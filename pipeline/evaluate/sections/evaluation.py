@@ -41,15 +41,11 @@ def evaluation_section(folder: Path, picture_px: int) -> EvaluationSection:
         evaluation = evaluation_file.read(folder)
     except DataError:
         return EvaluationSection("The evaluation's figures cannot be read.", [], [], shown)
-    networks = {result.network for result in evaluation.results if result.network}
     lead = f"Samples of seed {evaluation.seed}"
     if evaluation.truncation_psi != 1:
         lead += f", truncated to psi {evaluation.truncation_psi:g}"
-    if networks:
-        lead += (
-            f". Figures rest on {' and '.join(sorted(networks))}, and can be compared only with "
-            "others that do"
-        )
+    lead += ". Lower is better with ↓, higher with ↑; figures seen through different networks "
+    lead += "cannot be compared"
     return EvaluationSection(
         lead=f"{lead}.",
         tables=[figure_table(evaluation.results)],
@@ -59,21 +55,24 @@ def evaluation_section(folder: Path, picture_px: int) -> EvaluationSection:
 
 
 def figure_table(results: Sequence[Result]) -> Table:
-    """One figure a row: value, 95 % interval, what it rests on, which way is better, source."""
-    head = ["figure", "value", "95 % interval", "samples", "real images", "better", "defined in"]
+    """One figure a row: value, interval, what it rests on, source; arrows say what is better."""
+    head = ["figure", "value", "95 % interval", "samples", "real images", "seen through", "source"]
     rows = []
     for result in results:
         metric = METRICS[result.metric]
-        name = metric.title + (f", against {result.against}" if result.against else "")
+        arrow = "↓" if metric.better == "lower" else "↑"
+        name = f"{metric.title} {arrow}" + (f", against {result.against}" if result.against else "")
+        network = result.network or "–"
         if result.estimate is None:
-            rows.append([name, "–", f"not available: {result.note}", "–", "–", "", metric.source])
+            missing = f"not available: {result.note}"
+            rows.append([name, "–", missing, "–", "–", network, metric.source])
             continue
         unit = f"\N{NO-BREAK SPACE}{metric.unit}" if metric.unit else ""
         low, high = result.estimate.low, result.estimate.high
         span = f"{format_number(low)} to {format_number(high)}" if math.isfinite(low) else "–"
         reals = str(result.reals) if result.reals else "–"
         value = format_number(result.estimate.value) + unit
-        rows.append([name, value, span, str(result.samples), reals, metric.better, metric.source])
+        rows.append([name, value, span, str(result.samples), reals, network, metric.source])
     return Table("Figures", head, rows, frozenset({1, 3, 4}), wide=True)
 
 
