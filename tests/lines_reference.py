@@ -56,16 +56,16 @@ def _correlated(
 
 
 def rectified(u: Tensor, a: Activation) -> tuple[Tensor, Tensor]:
-    """v, and the codes 0 positive, 1 negative or zero, 2 clamped."""
+    """v, and the codes: bit 0 negative or zero, bit 1 clamped."""
     full = torch.where(u > 0, u * a.gain, u * a.slope_gain)
     v = full.clamp(-a.limit, a.limit)
-    codes = torch.where(v != full, 2, torch.where(u > 0, 0, 1))
+    codes = (u <= 0) + 2 * (v != full)
     return v, codes.to(torch.uint8)
 
 
 def masked(u: Tensor, codes: Tensor, a: Activation) -> Tensor:
     """v from codes."""
-    factor = torch.tensor([a.gain, a.slope_gain, 0.0], dtype=u.dtype)[codes.long()]
+    factor = torch.tensor([a.gain, a.slope_gain, 0.0, 0.0], dtype=u.dtype)[codes.long()]
     return u * factor
 
 

@@ -77,7 +77,7 @@ def check(call: Call) -> None:
     mask = None
     if call.activation == FROM_MASK:
         bias = torch.zeros_like(bias)
-        codes = torch.randint(0, 3, [call.samples, call.channels, *call.mid[::-1]])
+        codes = torch.randint(0, 4, [call.samples, call.channels, *call.mid[::-1]])
         mask = packed(codes.to(torch.uint8))
         v = masked(upsampled(x, *up), codes, a)
     else:

@@ -78,7 +78,7 @@ ANIMEDRAG_FN Real general_activation(const GeneralJob<Real>& job, Real u, unsign
   const bool positive = u > 0;
   const Real v = u * (positive ? job.gain : job.slope_gain);
   const bool over = v > job.limit, under = v < -job.limit;
-  code = over || under ? 2u : positive ? 0u : 1u;
+  code = (positive ? 0u : 1u) | (over || under ? 2u : 0u);
   return over ? job.limit : under ? -job.limit : v;
 }
 

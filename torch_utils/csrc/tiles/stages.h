@@ -35,64 +35,84 @@ struct Taps {
 
 // ---- activation --------------------------------------------------------------------------------
 
-// The masks of one column, a byte for four rows. A piece writes the bytes whose first row lies in
-// [lo, hi); it meets their rows in order, a beat at a time, in general not in step with the bytes.
+// The masks of one column, a byte for four rows: bit 0 of a sample says negative or zero, bit 1
+// clamped. A piece writes the bytes whose first row lies in [lo, hi); it meets their rows in order,
+// a beat at a time, in general not in step with the bytes.
 struct MaskRows {
-  std::uint8_t* column;  // null: no mask
-  int width;             // bytes from one byte row to the next
-  int mid;               // rows of the image; 0 where the column lies outside
-  int lo, hi;
-  int row;               // of the next beat
-  int shift;             // rows by which a beat's start lies past a byte's start
-  unsigned codes;        // of the beat before and this one, 2 bits a sample; read, also the next
+  std::uint8_t* byte;  // of the rows from row - shift on; of no meaning where there is none
+  int width;           // bytes from one byte row to the next
+  int mid;             // rows of the image; 0 where the column lies outside
+  int lo;
+  unsigned owned;  // hi - lo; 0 without a mask
+  int row;         // of the next beat
+  int shift;       // rows by which a beat's start lies past a byte's start
+  unsigned codes;  // of the beat before and this one, 2 bits a sample; read, also the next
 
-  ANIMEDRAG_FN MaskRows(const FirJob& job, std::int64_t plane, int x, int first_row, int lo_, int hi_)
-      : column(nullptr), width(job.x.mid), mid(0), lo(lo_), hi(hi_), row(first_row),
+  ANIMEDRAG_FN MaskRows(const FirJob& job, std::int64_t plane, int x, int first_row, int lo_, int hi)
+      : byte(nullptr), width(job.x.mid), mid(0), lo(lo_), owned(0), row(first_row),
         shift(first_row & (kBeat - 1)), codes(0) {
     if (x < 0 || x >= job.x.mid) return;
     mid = job.y.mid;
-    if (job.mask) column = job.mask + plane * mask_plane_bytes(job.x.mid, job.y.mid) + x;
+    if (!job.mask) return;
+    byte = job.mask + plane * mask_plane_bytes(job.x.mid, job.y.mid) + x +
+           std::int64_t{1} * ((row - shift) / kBeat) * width;
+    owned = static_cast<unsigned>(most(0, hi - lo));
   }
 
+  ANIMEDRAG_FN bool all_valid() const { return row >= 0 && row + kBeat <= mid; }
   ANIMEDRAG_FN bool valid(int position) const {
     return static_cast<unsigned>(row + position) < static_cast<unsigned>(mid);
   }
 
-  ANIMEDRAG_FN std::uint8_t* byte_at(int first) const {
-    return column + std::int64_t{1} * (first / kBeat) * width;
-  }
-
   // After a beat whose codes were put into bits 8..15.
   ANIMEDRAG_FN void write_byte() {
-    const int first = row - shift;
-    if (column && first >= lo && first < hi)
-      *byte_at(first) = static_cast<std::uint8_t>(codes >> (8 - 2 * shift));
+    if (static_cast<unsigned>(row - shift - lo) < owned)
+      *byte = static_cast<std::uint8_t>(codes >> (8 - 2 * shift));
     codes >>= 8;
     row += kBeat;
+    byte += width;
   }
 
   // The last byte of the image where its rows end before it.
   ANIMEDRAG_FN void write_rest() {
     const int first = row - shift;
-    if (column && shift > 0 && row >= mid && first < mid && first >= lo && first < hi)
-      *byte_at(first) = static_cast<std::uint8_t>((codes & 0xffu) >> (8 - 2 * shift));
+    if (shift > 0 && row >= mid && first < mid && static_cast<unsigned>(first - lo) < owned)
+      *byte = static_cast<std::uint8_t>((codes & 0xffu) >> (8 - 2 * shift));
   }
 
-  ANIMEDRAG_FN unsigned byte_from(int first) const {
-    return column && first >= 0 && first < mid ? *byte_at(first) : 0u;
+  // The byte `beats` after that of row - shift; zero outside the image.
+  ANIMEDRAG_FN unsigned byte_from(int beats) const {
+    const int first = row - shift + beats * kBeat;
+    return static_cast<unsigned>(first) < static_cast<unsigned>(mid)
+               ? byte[std::int64_t{1} * beats * width]
+               : 0u;
   }
-  ANIMEDRAG_FN void begin_reading() {
-    codes = byte_from(row - shift) << 8 | byte_from(row - shift + kBeat) << 16;
-  }
+  ANIMEDRAG_FN void begin_reading() { codes = byte_from(0) << 8 | byte_from(1) << 16; }
   // The codes of this beat. The byte that is fetched here is for the next one.
   ANIMEDRAG_FN unsigned read_beat() {
-    codes = codes >> 8 | byte_from(row - shift + 2 * kBeat) << 16;
+    codes = codes >> 8 | byte_from(2) << 16;
     row += kBeat;
+    byte += width;
     return codes >> (2 * shift) & 0xffu;
   }
 };
 
-// Forward: leaky ReLU, gain, clamp; codes 0 positive, 1 negative or zero, 2 clamped.
+// Samples of a beat outside the image are zero; few beats have any.
+ANIMEDRAG_FN void keep_valid(float (&v)[kBeat], const MaskRows& mask) {
+  if (mask.all_valid()) return;
+  ANIMEDRAG_UNROLL
+  for (int i = 0; i < kBeat; ++i) v[i] = mask.valid(i) ? v[i] : 0.0f;
+}
+
+ANIMEDRAG_FN float with_sign_of(float magnitude, float v) {
+#if defined(__CUDA_ARCH__)
+  return copysignf(magnitude, v);
+#else
+  return v < 0.0f ? -magnitude : magnitude;
+#endif
+}
+
+// Forward: leaky ReLU, gain, clamp.
 struct Rectify {
   float gain, slope_gain, limit;
   ANIMEDRAG_FN explicit Rectify(const FirJob& job)
@@ -100,14 +120,15 @@ struct Rectify {
 
   ANIMEDRAG_FN void begin(MaskRows&) const {}
   ANIMEDRAG_FN void beat(float (&v)[kBeat], MaskRows& mask) const {
+    keep_valid(v, mask);
     ANIMEDRAG_UNROLL
     for (int i = 0; i < kBeat; ++i) {
-      const float u = mask.valid(i) ? v[i] : 0.0f;
-      const bool positive = u > 0.0f;
-      const float full = u * (positive ? gain : slope_gain);
-      const bool over = full > limit, under = full < -limit;
-      v[i] = over ? limit : under ? -limit : full;
-      mask.codes |= (over || under ? 2u : positive ? 0u : 1u) << (8 + 2 * i);
+      const bool positive = v[i] > 0.0f;
+      const float full = v[i] * (positive ? gain : slope_gain);
+      const bool clamped = (full < 0.0f ? -full : full) > limit;  // not so for NaN, which stays
+      v[i] = clamped ? with_sign_of(limit, full) : full;
+      if (!positive) mask.codes |= 1u << (8 + 2 * i);
+      if (clamped) mask.codes |= 2u << (8 + 2 * i);
     }
     mask.write_byte();
   }
@@ -122,14 +143,12 @@ struct FromMask {
 
   ANIMEDRAG_FN void begin(MaskRows& mask) const { mask.begin_reading(); }
   ANIMEDRAG_FN void beat(float (&v)[kBeat], MaskRows& mask) const {
-    bool valid[kBeat];
-    ANIMEDRAG_UNROLL
-    for (int i = 0; i < kBeat; ++i) valid[i] = mask.valid(i);
+    keep_valid(v, mask);
     const unsigned codes = mask.read_beat();
     ANIMEDRAG_UNROLL
     for (int i = 0; i < kBeat; ++i) {
       const float factor = codes & (1u << (2 * i)) ? slope_gain : gain;
-      v[i] = valid[i] && !(codes & (2u << (2 * i))) ? v[i] * factor : 0.0f;
+      v[i] = codes & (2u << (2 * i)) ? 0.0f : v[i] * factor;
     }
   }
   ANIMEDRAG_FN void end(MaskRows&) const {}
@@ -279,8 +298,9 @@ ANIMEDRAG_FN void through_y(const FirJob& job, const Place& place, const float* 
     MaskRows mask(job, std::int64_t{1} * place.sample * job.channels + channel, x,
                   place.y.mid_at + piece.beat * kBeat, piece.lo, own ? piece.hi : piece.lo);
     int source = from.at + plane * from.plane + piece.beat * F::kIn * from.row + column;
-    int target = to.at + plane * to.plane + column;
     int output = piece.begin - Pending<F, Delta>::kEarlier;  // that sums[0] belongs to
+    const int first = most(piece.begin, piece.hidden);
+    int target = to.at + plane * to.plane + column + (output - piece.hidden) * to.row;
     float window[F::kWindow - 1 + F::kIn];
     ANIMEDRAG_UNROLL
     for (int i = 0; i + 1 < F::kWindow; ++i, source += from.row) window[i] = cells[source];
@@ -305,9 +325,8 @@ ANIMEDRAG_FN void through_y(const FirJob& job, const Place& place, const float* 
       activate.beat(v, mask);
       pending.add(v, down_taps);
       ANIMEDRAG_UNROLL
-      for (int o = 0; o < F::kOut; ++o, ++output)
-        if (output >= piece.begin && output >= piece.hidden && output < piece.end)
-          cells[target + (output - piece.hidden) * to.row] = pending.sums[o];
+      for (int o = 0; o < F::kOut; ++o, ++output, target += to.row)
+        if (output >= first && output < piece.end) cells[target] = pending.sums[o];
       pending.advance();
     }
     activate.end(mask);
@@ -433,8 +452,9 @@ ANIMEDRAG_FN void through_y_radial(const FirJob& job, const Place& place, const 
     const std::int64_t image = std::int64_t{1} * place.sample * job.channels + channel;
     const int first_row = place.y.mid_at + piece.beat * kBeat;
     int source = from.at + plane * from.plane + piece.beat * F::kIn * from.row + column;
-    const int target = to.at + plane * to.plane + column * F::kUp;
     int output = piece.begin - Pending<F, Delta>::kEarlier;
+    const int first = most(piece.begin, piece.hidden);
+    int target = to.at + plane * to.plane + column * F::kUp + (output - piece.hidden) * to.row;
     static_assert(F::kUp == 2);  // two columns a thread, by name: arrays of masks would be spilled
     MaskRows mask_0(job, image, x, first_row, piece.lo, piece.hi);
     MaskRows mask_1(job, image, x + 1, first_row, piece.lo, piece.hi);
@@ -495,11 +515,10 @@ ANIMEDRAG_FN void through_y_radial(const FirJob& job, const Place& place, const 
       pending_0.add(v_0, down_taps);
       pending_1.add(v_1, down_taps);
       ANIMEDRAG_UNROLL
-      for (int o = 0; o < F::kOut; ++o, ++output)
-        if (output >= piece.begin && output >= piece.hidden && output < piece.end) {
-          const int to_row = target + (output - piece.hidden) * to.row;
-          cells[to_row] = pending_0.sums[o];
-          cells[to_row + 1] = pending_1.sums[o];
+      for (int o = 0; o < F::kOut; ++o, ++output, target += to.row)
+        if (output >= first && output < piece.end) {
+          cells[target] = pending_0.sums[o];
+          cells[target + 1] = pending_1.sums[o];
         }
       pending_0.advance();
       pending_1.advance();
