@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, DataError, Interrupted, ModelError
 from pipeline.invert import picture, pti
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
 from pipeline.invert.inversion import Inversion
-from pipeline.invert.stage import check, run
+from pipeline.invert.stage import check, choose_perceptual, run
 from pipeline.models import checkpoint
 from pipeline.models.characters import write_characters
 from pipeline.models.stylegan2 import Discriminator
@@ -510,3 +510,21 @@ def test_the_yaml_holds_the_dataclasss_defaults(root: Path) -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         config(**wrong)
+
+
+def test_mixed_precision_is_the_settings_choice_and_never_a_cpus(tmp_path: Path) -> None:
+    if weights.find("lpips-alex") is None:
+        pytest.skip("lpips-alex is not in the cache: python -m scripts.fetch_weights")
+    image = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+
+    def last_map(precision: str) -> torch.Tensor:
+        settings = config(perceptual="lpips-alex", precision=precision)
+        metric = choose_perceptual(settings, torch.device("cpu"), tmp_path)
+        return metric.features(image)[-1]
+
+    exact, rough = last_map("full"), last_map("mixed")
+    assert torch.equal(last_map("auto"), exact)
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.02, rtol=0.2)
+    with pytest.raises(ConfigError, match="mixed"):
+        config(precision="mixd")

@@ -51,6 +51,19 @@ def distance(metric: perceptual.PerceptualDistance, a: Tensor, b: Tensor) -> Ten
     return metric.distance(metric.features(a), metric.features(b))
 
 
+@pytest.mark.parametrize("name", ["lpips-alex"])
+def test_bfloat16_measures_the_same_to_a_few_percent_and_gives_gradients(name: str) -> None:
+    full = load(name)
+    mixed = perceptual.load(name, smallest_px=0, mixed=True)
+    for kind in VARIANTS:
+        a, b = picture("face"), picture(kind).requires_grad_(True)
+        measured, exact = distance(mixed, a, b), distance(full, a, b)
+        assert measured.dtype == torch.float32
+        assert measured.item() == pytest.approx(exact.item(), rel=0.05)
+        (rough,), (fine,) = (torch.autograd.grad(value.sum(), b) for value in (measured, exact))
+        assert float((rough * fine).sum() / (rough.norm() * fine.norm())) > 0.95
+
+
 def numpy_lpips_alex(a: np.ndarray, b: np.ndarray, tensors: dict[str, np.ndarray]) -> float:
     """LPIPS from its formula in float64 numpy; CHW images in [-1, 1]."""
 

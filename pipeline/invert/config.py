@@ -12,6 +12,7 @@ ALIGNMENTS = ("auto", "face", "none")
 SPACES = ("w", "w+")
 STARTS = ("w_avg", "best")
 PERCEPTUALS = ("auto", "lpips-alex", "lpips-vgg", "discriminator")
+PRECISIONS = ("auto", "full", "mixed")
 
 
 @dataclass
@@ -107,6 +108,8 @@ class InvertConfig:
     # Pictures below and above these sides are resized for LPIPS (0: never).
     perceptual_smallest_px: int = 128
     perceptual_largest_px: int = 256
+    # auto: LPIPS convolves in bfloat16 where a GPU can | full: in float32 | mixed: in bfloat16.
+    precision: str = "auto"
     # Steps between saved states: what a kill can cost.
     save_every: int = 50
     project: ProjectConfig = field(default_factory=ProjectConfig)
@@ -118,6 +121,7 @@ class InvertConfig:
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("align", self.align, ALIGNMENTS)
         check_choice("perceptual", self.perceptual, PERCEPTUALS)
+        check_choice("precision", self.precision, PRECISIONS)
         if self.face_widths is not None:
             check_range("face_widths", self.face_widths, 0.8, 6.0)
         if self.eye_height is not None:

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline import weights
+from pipeline import files, weights
 from pipeline.console import Progress, catch_stop, progress, say
 from pipeline.data.crop_rule import CropRule, read_crop_rule
 from pipeline.errors import ArtifactError, Interrupted, ModelError
@@ -139,7 +139,15 @@ def choose_perceptual(
         discriminator=discriminator,
         smallest_px=config.perceptual_smallest_px,
         largest_px=config.perceptual_largest_px,
+        mixed=_mixes(config.precision, device),
     )
+
+
+def _mixes(precision: str, device: torch.device) -> bool:
+    """Whether LPIPS convolves in bfloat16."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "mixed"
 
 
 def _generator(folder: Path, device: torch.device) -> Any:
@@ -450,6 +458,4 @@ def _rounded(value: float) -> float:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    files.put_text(path, json.dumps(value, indent=1) + "\n")

@@ -105,10 +105,17 @@ class Lpips(PerceptualDistance):
         tensors: dict[str, Tensor],
         smallest_px: int = 0,
         largest_px: int = 0,
+        mixed: bool = False,
     ) -> None:
-        """`tensors`: conv{i}.weight (OIHW), conv{i}.bias, head{j}.weight (C), on their device."""
+        """
+        Args:
+            tensors: conv{i}.weight (OIHW), conv{i}.bias, head{j}.weight (C), on their device.
+            mixed: convolve in bfloat16 (its range is that of float32, so gradients do not vanish);
+                all else stays as it is.
+        """
         super().__init__(smallest_px, largest_px)
         self.name = name
+        self._mixed = mixed
         self._tensors = tensors
         self._heads = [tensors[f"head{j}.weight"].sqrt().reshape(1, -1, 1, 1) for j in range(5)]
         some = tensors["conv0.weight"]
@@ -127,7 +134,9 @@ class Lpips(PerceptualDistance):
 
     def _taps(self, images: Tensor) -> list[Tensor]:
         x = (images.to(self._scale.dtype) - self._shift) / self._scale
-        return self._alexnet_taps(x) if self.name == "lpips-alex" else self._vgg16_taps(x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self._mixed):
+            taps = self._alexnet_taps(x) if self.name == "lpips-alex" else self._vgg16_taps(x)
+        return [tap.to(x.dtype) for tap in taps]
 
     def _conv(self, x: Tensor, index: int, stride: int = 1, padding: int = 1) -> Tensor:
         weight, bias = self._tensors[f"conv{index}.weight"], self._tensors[f"conv{index}.bias"]
@@ -210,11 +219,13 @@ def load(
     discriminator: nn.Module | None = None,
     smallest_px: int = SMALLEST_SIDE_PX,
     largest_px: int = 0,
+    mixed: bool = False,
 ) -> PerceptualDistance:
     """The distance called `name` (one of NAMES) on `device`.
 
     `discriminator` is needed for that name only. `smallest_px`, `largest_px`: see
     PerceptualDistance; the published LPIPS figures are those without resizing (both 0).
+    `mixed`: see Lpips; the discriminator's distance has no such thing.
     ModelError where the weights are not in the cache.
     """
     check_choice("perceptual", name, NAMES)
@@ -228,7 +239,7 @@ def load(
             f"The weights of {name} are not on this machine; run `python -m scripts.fetch_weights` "
             "while online."
         )
-    return Lpips(name, _tensors(path, device), smallest_px, largest_px)
+    return Lpips(name, _tensors(path, device), smallest_px, largest_px, mixed)
 
 
 def _tensors(path: Path, device: torch.device | str) -> dict[str, Tensor]:
