@@ -236,7 +236,7 @@ def test_a_models_architecture_is_told_from_its_file(tmp_path, architecture):
 
 
 def test_a_batch_that_does_not_split_into_groups_is_refused(dataset, tmp_path):
-    with pytest.raises(ConfigError, match=r"6 images at once .* groups of 4 .* such as 8"):
+    with pytest.raises(ConfigError, match=r"batch=6 does not split into groups of 4 .* such as 8"):
         stage.run(make_config(batch=6), {"dataset": dataset}, tmp_path)
     assert not (tmp_path / "samples").exists()
 
