@@ -259,7 +259,16 @@ def _inherited(
     if child not in artifacts:
         return None
     parent = artifacts[child].manifest.plan.parents.get(name)
-    return None if parent is None else str(store.folder_of(parent))
+    if parent is None:
+        return None
+    folder = store.folder_of(parent)
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"{artifacts[child].manifest.reference} was made from {parent}, which is not in "
+            f"{store.root}; "
+            f"say what to take instead: {stage.name}.{key}={parent.kind}/NAME."
+        )
+    return str(folder)
 
 
 def _read_source(stage: Stage, key: str, path: Path) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -467,3 +468,7 @@ def test_an_inherited_input_is_the_parent_of_another(store: Store) -> None:
     config.dataset = None  # type: ignore[assignment]
     outcome = run_stage(heir, config, store, toy_stages.STAGES)
     assert str(outcome.artifact.manifest.plan.parents["dataset"]) == "dataset/toy:v1"
+    shutil.rmtree(store.root / "dataset" / "toy" / "v1")
+    config = dataclasses.replace(config, name="other")
+    with pytest.raises(ArtifactError, match=r"instead: refine\.dataset=dataset/"):
+        run_stage(heir, config, store, toy_stages.STAGES)
