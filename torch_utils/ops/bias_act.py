@@ -1,7 +1,7 @@
 """Bias, activation, gain and clamp in one call: the pointwise tail of every layer.
 
-Knows nothing about layers or networks. Differentiable any number of times. Compiled for the leaky
-ReLU of images where `native` says so, else plain torch.
+Knows nothing about layers or networks. Differentiable any number of times. For images and the
+piecewise linear activations compiled where `native` says so, else plain torch.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ def bias_act(
     activation = ACTIVATIONS[act]
     alpha = activation.alpha if alpha is None else alpha
     gain = activation.gain if gain is None else gain
-    if act == "lrelu" and dim == 1 and x.ndim == 4 and alpha >= 0 < gain and native.runs_on(x):
-        return compiled.bias_lrelu(x, b, gain, alpha, clamp)
+    # The piecewise linear ones are leaky ReLUs of one slope or another.
+    slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act, -1.0)
+    pointless = act == "linear" and gain == 1 and clamp is None
+    if slope >= 0 < gain and dim == 1 and x.ndim == 4 and not pointless and native.runs_on(x):
+        return compiled.bias_lrelu(x, b, gain, slope, clamp)
     if b is not None:
         x = x + b.to(x.dtype).view([-1 if axis == dim else 1 for axis in range(x.ndim)])
     y = activation.function(x, alpha)
