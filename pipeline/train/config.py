@@ -85,7 +85,8 @@ class TrainConfig:
     kimg: float | None = 1000.0
     # Images an iteration.
     batch: int = 32
-    # Images that go through the networks at once (to fit into memory); null: the whole batch.
+    # Images that go through the networks at once in a process (to fit into memory); null: its share
+    # of the batch.
     microbatch: int | None = None
     # Only so many of the training images, chosen by the seed; null: all.
     max_images: int | None = None

@@ -27,7 +27,7 @@ class Recipe:
 
     batch: int
     total_images: int
-    # Images that go through the networks at once; gradients of a batch are summed.
+    # Images that go through the networks at once in a process at most; see pieces.py.
     microbatch: int
     generator_lr: float
     discriminator_lr: float
