@@ -214,7 +214,7 @@ def check_operators() -> list[Finding]:
             state = status.reason if status.loaded else f"plain torch: {status.reason}"
             remedy = "" if status.loaded or "switched off" in status.reason else "make kernels"
             if operator == "bias_act" and status.loaded:
-                state += " (for leaky ReLU; other activations in plain torch)"
+                state += " (leaky ReLU, ReLU and linear; other activations in plain torch)"
             findings.append(Finding(f"{operator} ({device})", state, remedy))
     return findings
 

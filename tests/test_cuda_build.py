@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ def built(kit: Toolkit) -> Path:
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "said.txt").is_file():
+            for old in FOLDER.glob("*/said.txt"):  # of other sources
+                shutil.rmtree(old.parent)
             (folder / "build.ninja").write_text(text)
             targets = [f"{path.stem}.cu.o" for path in CUDA.glob("*.cu")]
             ninja_program = str(Path(ninja.BIN_DIR) / "ninja")

@@ -124,7 +124,7 @@ def test_every_kernel_and_tile(kernel: int, device: str) -> None:
             check(one)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_specialised_kernels_on_any_size(data: st.DataObject) -> None:
     kernel = data.draw(st.integers(0, len(CASES) - 1))
@@ -157,7 +157,7 @@ def test_specialised_kernels_on_any_size(data: st.DataObject) -> None:
     check(call)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_general_kernel_on_anything(data: st.DataObject) -> None:
     pair = st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -205,7 +205,7 @@ def stream_call(
     )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_short_filters_on_any_size(data: st.DataObject) -> None:
     up, down = data.draw(st.sampled_from([(2, 1), (1, 2), (1, 1)]))
@@ -234,7 +234,7 @@ def test_short_filters_on_any_size(data: st.DataObject) -> None:
     assert worst <= TOLERANCE[call.dtype] * scale * 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_bias_and_leaky_relu(data: st.DataObject) -> None:
     """Both memory formats, packs of 16 bytes and single values; the gradient with its sums."""

@@ -104,13 +104,13 @@ ANIMEDRAG_FN void keep_valid(float (&v)[kBeat], const MaskRows& mask) {
   for (int i = 0; i < kBeat; ++i) v[i] = mask.valid(i) ? v[i] : 0.0f;
 }
 
-ANIMEDRAG_FN float with_sign_of(float magnitude, float v) {
 #if defined(__CUDA_ARCH__)
-  return copysignf(magnitude, v);
+ANIMEDRAG_FN float with_sign_of(float magnitude, float v) { return copysignf(magnitude, v); }
+ANIMEDRAG_FN float size_of(float v) { return fabsf(v); }
 #else
-  return v < 0.0f ? -magnitude : magnitude;
+ANIMEDRAG_FN float with_sign_of(float magnitude, float v) { return v < 0 ? -magnitude : magnitude; }
+ANIMEDRAG_FN float size_of(float v) { return v < 0 ? -v : v; }
 #endif
-}
 
 // Forward: leaky ReLU, gain, clamp.
 struct Rectify {
@@ -125,7 +125,7 @@ struct Rectify {
     for (int i = 0; i < kBeat; ++i) {
       const bool positive = v[i] > 0.0f;
       const float full = v[i] * (positive ? gain : slope_gain);
-      const bool clamped = (full < 0.0f ? -full : full) > limit;  // not so for NaN, which stays
+      const bool clamped = size_of(full) > limit;  // not so for NaN, which stays
       v[i] = clamped ? with_sign_of(limit, full) : full;
       if (!positive) mask.codes |= 1u << (8 + 2 * i);
       if (clamped) mask.codes |= 2u << (8 + 2 * i);
