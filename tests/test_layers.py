@@ -15,6 +15,7 @@ LAYERS = (
     "torch_utils",
     "pipeline.errors",
     "pipeline.console",
+    "pipeline.files",
     "pipeline.weights",
     "pipeline.artifacts",
     "pipeline.models",
@@ -32,7 +33,7 @@ LAYERS = (
 )
 OURS = ("torch_utils", "pipeline", "scripts")
 # Helpers that say nothing about the work may be used by the low layers too.
-COMMON = {"pipeline.errors", "pipeline.console"}
+COMMON = {"pipeline.errors", "pipeline.console", "pipeline.files"}
 
 
 def modules() -> list[Path]:

@@ -34,6 +34,7 @@ from pipeline.artifacts.manifest import (
 )
 from pipeline.artifacts.reference import version_of
 from pipeline.errors import ArtifactError
+from pipeline.files import put_text, sync_folder
 
 # EFBIG is what a file-size limit says, EDQUOT a user's quota: to the user all are "full".
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -89,7 +90,7 @@ class Draft:
 
     def _record(self, spent: float, piece_began: float | None) -> None:
         record = {"plan": self._plan.to_json(), "spent": spent, "piece_began": piece_began}
-        write_aside(self.folder / "record.json", render(record))
+        put_text(self.folder / "record.json", render(record))
 
     @property
     def seconds(self) -> float:
@@ -131,7 +132,7 @@ class Draft:
             )
         seconds = self.seconds
         finished = {"metrics": metrics, "sizes": sorted(sizes.items())}
-        write_aside(self.folder / "finished.json", render(finished))
+        put_text(self.folder / "finished.json", render(finished))
         _drop_empty_folders(self.out)
         _make_durable(self.out)
         files = hash_files(self.out, sorted(sizes))
@@ -151,16 +152,16 @@ class Draft:
         """Rename the payload to the next free version, whoever else is doing the same."""
         home = self._root / self._plan.kind / self._plan.name
         home.mkdir(parents=True, exist_ok=True)
-        _sync_folder(home.parent)
-        _sync_folder(self._root)
+        sync_folder(home.parent)
+        sync_folder(self._root)
         version = next_version(home)
         while True:
             # A rename replaces an empty folder only, and a version is never empty: of two
             # processes that want the same number one gets it, the other counts on.
             numbered = replace(manifest, version=version)
-            write_aside(self.out / MANIFEST_NAME, numbered.to_text(), beside=self.folder)
+            put_text(self.out / MANIFEST_NAME, numbered.to_text(), self.folder / "manifest.part")
             (self.out / MANIFEST_NAME).chmod(0o444)
-            _sync_folder(self.out)
+            sync_folder(self.out)
             target = home / f"v{version}"
             try:
                 self.out.rename(target)
@@ -169,8 +170,8 @@ class Draft:
                     raise
                 version = max(version + 1, next_version(home))
                 continue
-            _sync_folder(home)
-            _sync_folder(self.folder)
+            sync_folder(home)
+            sync_folder(self.folder)
             return target
 
     def close(self) -> None:
@@ -239,24 +240,6 @@ def files_of(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def write_aside(path: Path, text: str, beside: Path | None = None) -> None:
-    """Write `text` to `path` so that a crash leaves the old file, the new one, or none.
-
-    The unfinished file lies in the folder `beside` (default: that of `path`).
-    """
-    unfinished = (beside or path.parent) / f"{path.name}.unfinished"
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Turn "no space left" from inside the block into one sentence; `folder` names the disk."""
@@ -310,18 +293,10 @@ def _make_durable(folder: Path) -> None:
     with ThreadPoolExecutor(HASH_THREADS) as threads:
         list(threads.map(_make_file_durable, files_of(folder)))
     for parent, _, _ in os.walk(folder, topdown=False):
-        _sync_folder(Path(parent))
+        sync_folder(Path(parent))
 
 
 def _make_file_durable(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
     path.chmod(0o444)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline import files
 from pipeline.edit.drag import Best, DragState, Handle, Moments, Point, Status
 
 _PLAIN = "state"
@@ -57,9 +58,8 @@ def write(state: DragState, path: Path) -> None:
         for key, value in tensors.items()
         if value is not None
     }
-    aside = path.with_suffix(".aside")
-    save_file(held, aside, {_PLAIN: json.dumps(plain)})
-    aside.replace(path)
+    with files.put(path) as aside:
+        save_file(held, aside, {_PLAIN: json.dumps(plain)})
 
 
 def read(path: Path, device: str = "cpu") -> DragState:

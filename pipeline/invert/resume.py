@@ -8,7 +8,6 @@ saved step are dropped on going on, so a step never appears twice. Knows nothing
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from pipeline import files
 
 PHASES = ("project", "tune")
 
@@ -64,13 +65,10 @@ class Workspace:
         """Replace the saved state; the trace so far is written with it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self.write_trace()
-        aside = self._state.with_suffix(".new")
         meta = {"phase": state.phase, "step": state.step, "seconds": dict(state.seconds)}
         tensors = {key: value.detach().cpu().contiguous() for key, value in state.tensors.items()}
-        save_file(tensors, aside, metadata={"state": json.dumps(meta)})
-        with aside.open("rb") as stream:
-            os.fsync(stream.fileno())
-        aside.replace(self._state)
+        with files.put(self._state) as aside:
+            save_file(tensors, aside, metadata={"state": json.dumps(meta)})
 
     def record(self, **values: Any) -> None:
         """Add one line to the trace (on disk from the next save on)."""
@@ -78,9 +76,7 @@ class Workspace:
 
     def write_trace(self) -> None:
         """Put the trace on disk, whole."""
-        aside = self._trace.with_suffix(".new")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in self._lines), encoding="utf-8")
-        aside.replace(self._trace)
+        files.put_text(self._trace, "".join(json.dumps(line) + "\n" for line in self._lines))
 
     def clear(self) -> None:
         """Remove the working files; the trace stays."""

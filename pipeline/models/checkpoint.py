@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from pipeline import files
 from pipeline.errors import AnimedragError, ModelError, nearest
 from pipeline.models import stylegan2, stylegan3
 
@@ -103,19 +103,9 @@ def save(folder: Path, networks: Mapping[str, nn.Module], half: bool = False) ->
     folder.mkdir(parents=True, exist_ok=True)
     for name, network in networks.items():
         state = {key: _stored(value, half) for key, value in network.state_dict().items()}
-        aside = folder / f".{name}.safetensors.part"
-        save_file(state, aside)
-        _put(aside, folder / f"{name}.safetensors")
-    aside = folder / f".{ARCHITECTURE_FILE}.part"
-    aside.write_text(text + "\n", encoding="utf-8")
-    _put(aside, folder / ARCHITECTURE_FILE)
-
-
-def _put(aside: Path, path: Path) -> None:
-    """Give a finished file its name once its bytes are on the disk."""
-    with aside.open("rb") as stream:
-        os.fsync(stream.fileno())
-    aside.replace(path)
+        with files.put(folder / f"{name}.safetensors") as aside:
+            save_file(state, aside)
+    files.put_text(folder / ARCHITECTURE_FILE, text + "\n")
 
 
 def load(

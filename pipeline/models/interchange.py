@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline import files
 from pipeline.errors import AnimedragError, ModelError
 from pipeline.models import nvidia_pkl_writer, stylegan2, stylegan3
 from pipeline.models.checkpoint import CLASSES, WithoutWeights, check_numbers
@@ -566,8 +567,6 @@ def export_networks(path: Path, networks: Mapping[str, nn.Module]) -> None:
         is_plain = record.class_name == "Discriminator" and kind == STYLEGAN3
         return _SOURCE_LINES[STYLEGAN2 if is_plain else kind]
 
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as stream:
-        extra = {"training_set_kwargs": None, "augment_pipe": None}
+    extra = {"training_set_kwargs": None, "augment_pipe": None}
+    with files.put(path) as aside, aside.open("wb") as stream:
         nvidia_pkl_writer.write(stream, records, source_line, extra)
-    aside.replace(path)
