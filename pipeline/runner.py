@@ -289,6 +289,11 @@ def _find_input(
     stages: tuple[Stage, ...],
 ) -> Artifact:
     setting = f"{stage.name}.{key}"
+    if Path(reference).is_file():
+        advice = "; `make import PKL=... NAME=x` makes model/x of a network file"
+        raise ConfigError(
+            f"{setting}={reference} is a file, not an artifact{advice if kind == 'model' else ''}."
+        )
     try:
         artifact = store.find(reference)
         found = artifact.manifest.plan.kind

@@ -377,3 +377,18 @@ def test_the_magnitude_decay_is_in_the_architecture(dataset, tmp_path):
     assert layers
     assert {vars(layer)["magnitude_ema_beta"] for layer in layers} == {expected}
     assert copy.deepcopy(loaded).init_kwargs["magnitude_ema_beta"] == expected
+
+
+def test_a_network_file_is_no_artifact_yet(root, tmp_path):
+    (tmp_path / "network.pkl").write_bytes(b"anything")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "scripts.run", "stage=preprocess", f"store={tmp_path}/store"),
+            *("source=painter", f"preprocess.like={tmp_path}/network.pkl"),
+        ],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "is a file, not an artifact; `make import PKL=... NAME=x`" in done.stderr
