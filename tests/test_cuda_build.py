@@ -101,12 +101,14 @@ def built(kit: Toolkit) -> Path:
     for path in sorted([*CUDA.iterdir(), *(native.SOURCES / "tiles").iterdir()]):
         digest.update(path.read_bytes())
     folder = FOLDER / digest.hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "said.txt").is_file():
-            for old in FOLDER.glob("*/said.txt"):  # of other sources
+            # Of other sources, or of a build that was cut off.
+            for old in FOLDER.glob("*/build.ninja"):
                 shutil.rmtree(old.parent)
+            folder.mkdir()
             (folder / "build.ninja").write_text(text)
             targets = [f"{path.stem}.cu.o" for path in CUDA.glob("*.cu")]
             ninja_program = str(Path(ninja.BIN_DIR) / "ninja")
