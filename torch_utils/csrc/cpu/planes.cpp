@@ -122,6 +122,7 @@ std::size_t scratch_values(const Job& job) {
   const int held_row = job.down_taps_2d ? l.mid_row : l.out_row;
   return static_cast<std::size_t>(l.in_rows) * l.in_row + l.in_row + l.mid_row +
          static_cast<std::size_t>(l.held_rows) * held_row + l.out_row +
+         (job.down_taps_2d ? static_cast<std::size_t>(l.held_rows / 2) * l.mid_row : 0) +
          (sizeof(Term) / sizeof(Scalar)) *
              std::max(job.x.up_count * job.y.up_count, job.x.down_count * job.y.down_count) +
          kLanes;
@@ -218,8 +219,9 @@ void apply_mask(Scalar* row, int quarter, const Limits& c, const std::uint8_t* m
 struct Plane {
   const Job& job;
   const Layout l;
-  Scalar *in_ring, *mixed, *mid, *held, *result;
+  Scalar *in_ring, *mixed, *mid, *held, *result, *folds;
   Term* terms;
+  bool mirrored;  // the 2-D second filter reads the same from below as from above
 
   Plane(const Job& j, Scalar* scratch) : job(j), l(layout_of(j)) {
     const int held_row = job.down_taps_2d ? l.mid_row : l.out_row;
@@ -228,7 +230,15 @@ struct Plane {
     mid = mixed + l.in_row;
     held = mid + l.mid_row;
     result = held + static_cast<std::size_t>(l.held_rows) * held_row;
-    terms = reinterpret_cast<Term*>(round_up_pointer(result + l.out_row));
+    folds = result + l.out_row;
+    const std::size_t fold_values =
+        job.down_taps_2d ? static_cast<std::size_t>(l.held_rows / 2) * l.mid_row : 0;
+    terms = reinterpret_cast<Term*>(round_up_pointer(folds + fold_values));
+    mirrored = job.down_taps_2d != nullptr && l.held_rows > 1;
+    for (int k = 0; mirrored && k < l.held_rows / 2; ++k)
+      mirrored = std::equal(job.down_taps_2d + k * j.x.down_count,
+                            job.down_taps_2d + (k + 1) * j.x.down_count,
+                            job.down_taps_2d + (l.held_rows - 1 - k) * j.x.down_count);
   }
 
   static Scalar* round_up_pointer(Scalar* p) {
@@ -360,9 +370,34 @@ struct Plane {
         if (!whole_lines) downsample_row(line, slot);
       }
       done = std::max(done, end);
-      finish_row(begin, end, whole_lines, held_row);
+      if (mirrored && begin >= 0 && end - begin == job.y.down_count)
+        finish_mirrored_row(begin);
+      else
+        finish_row(begin, end, whole_lines, held_row);
       join_phases(result, l.out_stride, l.out_phases,
                   y + static_cast<std::size_t>(j) * job.x.out, job.x.out);
+    }
+  }
+
+  // Rows that meet the same taps are added first: half of the products of a radial filter.
+  void finish_mirrored_row(int begin) {
+    const int count = job.y.down_count, half = count / 2;
+    const auto slot = [&](int k) {
+      return held + ((begin + k) % l.held_rows) * static_cast<std::size_t>(l.mid_row);
+    };
+    for (int k = 0; k < half; ++k) {
+      const Term pair[2] = {{slot(k), Scalar(1.0)}, {slot(count - 1 - k), Scalar(1.0)}};
+      weighted_sum(pair, 2, folds + k * static_cast<std::size_t>(l.mid_row), l.mid_row);
+    }
+    for (int phase = 0; phase < l.out_phases; ++phase) {
+      int terms_count = 0;
+      for (int k = 0; k < count - half; ++k) {
+        const Scalar* line =
+            k < half ? folds + k * static_cast<std::size_t>(l.mid_row) : slot(k);
+        terms_count += down_terms(line + l.margin, job.down_taps_2d + k * job.x.down_count, phase,
+                                  terms + terms_count);
+      }
+      weighted_sum(terms, terms_count, result + phase * l.out_stride, l.out_places);
     }
   }
 
