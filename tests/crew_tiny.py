@@ -49,7 +49,7 @@ def start(store: Path, *changes: str, launcher: tuple[str, ...] = ()) -> subproc
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> str:
+def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:
     """What the processes said, once they have ended."""
     try:
         return process.communicate(timeout=seconds)[0]

@@ -94,7 +94,7 @@ def test_a_killed_process_ends_the_run_with_its_number(store: Path) -> None:
     run = start(store, *SAVING_OFTEN, launcher=torchrun(2))
     wait_for_state(run, store)
     os.kill(process_of_rank(run.pid, 1), signal.SIGKILL)
-    told = finish(run, 60)
+    told = finish(run)
     assert run.returncode != 0
     sentences = [line for line in told.splitlines() if "died without a word" in line]
     assert len(sentences) == 1, told
@@ -114,7 +114,7 @@ def test_the_first_process_dying_is_told_by_the_second(store: Path) -> None:
     run = start(store, *SAVING_OFTEN, launcher=launched(2))
     wait_for_state(run, store)
     os.kill(process_of_rank(run.pid, 0), signal.SIGKILL)
-    told = finish(run, 60)
+    told = finish(run)
     assert run.returncode == 1, told
     assert told.count("The process of rank 0 (of 2) died") == 1
     assert "Traceback" not in told
