@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -183,7 +184,16 @@ def joined(place: Ranks, explain: Callable[[Exception], Exception] = _as_it_is) 
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if own_gpus and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=TIMEOUT)
+        store, *_ = next(dist.rendezvous("env://", place.rank, place.size, timeout=TIMEOUT))
+        # After a restart the launcher's store may still hold the addresses of those that died.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore(f"attempt {attempt}", store),
+            rank=place.rank,
+            world_size=place.size,
+            timeout=TIMEOUT,
+        )
     except (RuntimeError, ValueError) as error:
         raise explain(error) from error
     world = World(place, explain)
