@@ -98,6 +98,11 @@ def test_defaults_by_architecture():
     assert (rotation.path_length_interval, rotation.style_mixing) == (None, 0.0)
     assert (rotation.blur(0), rotation.blur(100_000), rotation.blur(10**6)) == (10.0, 5.0, 0)
     assert make_recipe(config, "stylegan3-t", 512, 512).blur_sigma == 0
+    # Other weights are sharp already, but a training that is taken up goes on as it was.
+    other = TrainConfig(resume_from="model/other")
+    assert make_recipe(other, "stylegan3-r", 512, 512).blur_sigma == 0
+    taken_up = TrainConfig(resume_from="model/same", resume_at=20.0)
+    assert make_recipe(taken_up, "stylegan3-r", 512, 512).blur_sigma == 10.0
 
 
 def test_settings_win_over_defaults():

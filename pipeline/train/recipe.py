@@ -111,8 +111,9 @@ def make_recipe(
     advice = advise(images) if config.advice and images is not None else NO_ADVICE
     gamma = _or(config.gamma, heuristic_gamma(width, height, batch) * advice.gamma_factor)
     path_length = _or(config.path_length_weight, 0.0 if alias_free else 2.0)
-    blurs = architecture == "stylegan3-r" and config.resume_from is None
+    # Taken up at `resume_at`, a training goes on as it would have by itself.
     fresh = config.resume_from is None or config.resume_at is not None
+    blurs = architecture == "stylegan3-r" and fresh
     kimg = _or(config.kimg, advice.kimg)
     total = math.ceil(kimg * 1000 / batch) * batch
     ema_kimg = min(batch * 10 / 32, kimg * advice.ema_share)
