@@ -205,6 +205,14 @@ def test_inception_reads_weights_of_the_published_form(inception_file: Path) -> 
     np.testing.assert_allclose(inception_measured(inception_file), expected, rtol=2e-3, atol=1e-3)
 
 
+def test_published_inception_scores_leave_out_the_last_bias() -> None:
+    tensors = inception_tensors()
+    known = inception.fold(tensors)["fc"]
+    biased = inception.fold({**tensors, "fc.bias": torch.ones(1008)})["fc"]
+    assert torch.equal(known[0], tensors["fc.weight"])
+    assert all(torch.equal(*pair) for pair in zip(known, biased, strict=True))
+
+
 def test_other_files_than_inceptions_are_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="There is no file of Inception weights"):
         inception.read(tmp_path / "absent.pth")

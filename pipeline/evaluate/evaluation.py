@@ -38,7 +38,7 @@ from pipeline.models import checkpoint
 from pipeline.models.build import Generator
 from pipeline.train.stage import TRAINING_STATE
 from pipeline.train.state import read_network, saved_states
-from torch_utils import distributed
+from torch_utils import distributed, rng
 from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_uint8
 
@@ -76,8 +76,14 @@ class RealImages:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def batches(self, part: str, shares: slice) -> Iterator[tuple[int, Tensor]]:
-        """(number of the first, images): every process's share of a part's batches."""
-        indices = self.parts[part]
+        """(number of the first, images): every process's share of a part's batches.
+
+        In random order: of a large part only the first features are kept, and neighbours in name
+        are often alike.
+        """
+        draws = rng.generator(0, 0, 0, f"real images/{part}")
+        order = torch.randperm(len(self.parts[part]), generator=draws)
+        indices = [self.parts[part][place] for place in order.tolist()]
         for first in range(0, len(indices), REAL_BATCH)[shares]:
             yield first, self.read(indices[first : first + REAL_BATCH])
 

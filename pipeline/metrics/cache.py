@@ -19,7 +19,7 @@ from pipeline.metrics.statistics import FeatureStatistics
 
 FOLDER = "statistics"
 # Raised when features or statistics of the same inputs become other numbers.
-VERSION = 1
+VERSION = 2
 # Entries kept, some ten megabytes each; the longest unused go first.
 MAX_ENTRIES = 24
 

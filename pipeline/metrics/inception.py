@@ -119,7 +119,8 @@ def fold(tensors: Mapping[str, Tensor]) -> Convolutions:
                 f"These are not FID's Inception weights: fc.weight is {list(matrix.shape)}, not "
                 f"[{CLASSES}, {FEATURES}]."
             )
-        folded["fc"] = (matrix, tensors["fc.bias"])
+        # Published inception scores leave out the last layer's bias (Salimans' program did).
+        folded["fc"] = (matrix, torch.zeros_like(matrix[:, 0]))
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise ModelError(f"These are not FID's Inception weights ({error}).") from error
     return folded

@@ -222,6 +222,8 @@ def _against_each(
         return [Result(name, None, network=network.name, note="no real images were given")]
     results = []
     for against, some in reals.items():
+        # Single images are compared with those whose features were kept.
+        compared = some.count if name == "fid" else len(some.features)
         if some.count < LEAST_REALS:
             note = f"it needs at least {LEAST_REALS} real images, and there are {some.count}"
             result = Result(name, None, network=network.name, note=note)
@@ -229,7 +231,7 @@ def _against_each(
             result = _frechet(network, fakes, some)
         else:
             result = _of_pairs(name, network, fakes, some, effort)
-        results.append(replace(result, against=against, reals=some.count))
+        results.append(replace(result, against=against, reals=compared))
     return results
 
 
