@@ -315,6 +315,18 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
             evaluation_file.read(tmp_path)
 
 
+def test_real_images_come_in_an_order_of_their_own(store: Path) -> None:
+    """Not by name: of a large set only the first features are kept."""
+    images = RealImages.of(inputs(store)["dataset"], ["all"])
+    ((first, shuffled),) = images.batches("all", slice(None))
+    plain = images.read(images.parts["all"])
+    assert first == 0
+    assert not torch.equal(shuffled, plain)
+    assert sorted(shuffled.flatten(1).tolist()) == sorted(plain.flatten(1).tolist())
+    ((_, again),) = images.batches("all", slice(None))
+    assert torch.equal(again, shuffled)
+
+
 @NEEDS_WEIGHTS
 def test_images_of_the_dataset_itself_are_told_from_others(store: Path, tmp_path: Path) -> None:
     """What the figures are for: the set's own images score better than another's."""

@@ -149,10 +149,6 @@ class World:
                 dist.broadcast(received[name], src=0)
         return received
 
-    def barrier(self) -> None:
-        """Wait until all processes have come here."""
-        self.any(False)
-
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
         try:
