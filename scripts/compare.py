@@ -59,7 +59,12 @@ def compared(references: tuple[str, ...], store: Path, as_html: bool) -> str:
         artifact.reference.removeprefix("evaluation/"): evaluation_file.read(artifact.folder)
         for artifact in artifacts
     }
-    made = comparison.compare(found)
+    datasets = {
+        artifact.reference.removeprefix("evaluation/"): str(parents["dataset"])
+        for artifact in artifacts
+        if "dataset" in (parents := artifact.manifest.plan.parents)
+    }
+    made = comparison.compare(found, datasets)
     return comparison.to_html(made) if as_html else comparison.to_markdown(made)
 
 

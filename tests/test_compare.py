@@ -39,6 +39,14 @@ def test_the_best_is_marked_by_what_better_means() -> None:
     assert made.cautions == []
 
 
+def test_different_datasets_are_said() -> None:
+    found = {name: Evaluation(0, 1, figures(20, 0.5)) for name in ("a", "b")}
+    same = {"a": "dataset/x:v1", "b": "dataset/x:v1"}
+    assert comparison.compare(found, same).cautions == []
+    (caution,) = comparison.compare(found, {**same, "b": "dataset/y:v1"}).cautions
+    assert "(a with dataset/x:v1, b with dataset/y:v1)" in caution
+
+
 def test_what_cannot_be_compared_is_kept_apart_or_said() -> None:
     other = [Result("fid", Estimate(3.0), 100, "B", "", "", "train", 50)]
     made = comparison.compare(

@@ -28,8 +28,10 @@ class Comparison:
     cautions: list[str]
 
 
-def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
-    """`evaluations` by the names they are shown under."""
+def compare(
+    evaluations: Mapping[str, Evaluation], datasets: Mapping[str, str] | None = None
+) -> Comparison:
+    """`evaluations`, and the dataset each compared with, by the names they are shown under."""
     rows: dict[tuple[str, str, str], dict[str, Result]] = {}
     for name, evaluation in evaluations.items():
         for result in evaluation.results:
@@ -42,8 +44,18 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
     columns = frozenset(range(1, len(head)))
     return Comparison(
         Table("Figures (95 % interval); * is the best", head, table, columns, wide=True),
-        _cautions(evaluations, rows),
+        [*_cautions(evaluations, rows), *_caution_of_datasets(datasets or {})],
     )
+
+
+def _caution_of_datasets(datasets: Mapping[str, str]) -> list[str]:
+    if len(set(datasets.values())) < 2:
+        return []
+    listed = ", ".join(f"{name} with {dataset}" for name, dataset in datasets.items())
+    return [
+        f"The models were compared with different datasets ({listed}), so that figures against "
+        "real images do not rank them."
+    ]
 
 
 def _label(metric: str, against: str, network: str) -> str:
@@ -94,7 +106,7 @@ def _cautions(
         if differing:
             listed = ", ".join(dict.fromkeys(differing))
             cautions.append(f"{listed} rest on different numbers of {what}.")
-    networks = {key[2] for key in rows if key[2]}
+    networks = sorted({key[2] for key in rows if key[2]})
     if len(networks) > 1:
         cautions.append(
             f"Figures of different feature networks cannot be compared: {', '.join(networks)}."
