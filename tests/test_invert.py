@@ -383,7 +383,7 @@ def test_models_higher_than_wide_get_crops_of_their_shape(tmp_path: Path) -> Non
     prepared = picture.prepare(path, 16, 32, "auto")
     assert prepared.aligned.shape == (32, 16, 3)
     np.testing.assert_allclose(prepared.transform.corners()[[0, 2]], [[30, 0], [70, 80]])
-    with pytest.raises(ConfigError, match="16 x 32"):
+    with pytest.raises(DataError, match="No face was found"):
         picture.prepare(path, 16, 32, "face")
 
 

@@ -50,7 +50,8 @@ def contact_sheet(
     # The average takes the place of 2 x 2 thumbs at the top left.
     cells = [cell for cell in _cells(columns) if cell[0] >= 2 or cell[1] >= 2]
     needed = _rows(len(shown), columns)
-    thumb_size = _thumb_size(read(0)) if count else (THUMB, THUMB)
+    first = read(0) if count else np.zeros((THUMB, THUMB, 3), np.uint8)
+    thumb_size = _thumb_size(first)
     step, step_down = THUMB + GAP, thumb_size[1] + GAP
     size = (
         2 * MARGIN + columns * step - GAP,
@@ -62,7 +63,7 @@ def contact_sheet(
     draw.text((MARGIN, 52), style.subtitle, fill=FAINT, font=ImageFont.load_default(15))
     total = np.zeros((2 * thumb_size[1] + GAP, 2 * THUMB + GAP, 3), np.float64)
     for cell, index in zip(cells, shown, strict=False):
-        image = Image.fromarray(read(index))
+        image = Image.fromarray(read(index) if index else first)
         total += np.asarray(image.resize(total.shape[1::-1], Image.Resampling.BOX))
         thumb = image.resize(thumb_size, Image.Resampling.LANCZOS)
         left, top = MARGIN + cell[0] * step, MARGIN + HEADER + cell[1] * step_down
