@@ -221,6 +221,10 @@ def edit(root: Path, name: str, parents: dict[str, Manifest]) -> tuple[Path, Man
             face(8 * share).save(folder / "frames" / f"{step:04d}.png")
     write_lines(folder / "trace.jsonl", trace)
     face(8).save(folder / "result.png")
+    both = Image.new("RGB", (2 * SIZE, SIZE))
+    both.paste(face(0), (0, 0))
+    both.paste(face(8), (SIZE, 0))
+    both.save(folder / "before_after.png")
     face(8, 200).save(folder / "full.png")
     description = {
         "format": 1,

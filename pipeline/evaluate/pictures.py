@@ -65,14 +65,23 @@ def open_picture(path: Path) -> Image.Image | None:
         return None
 
 
-def embed_picture(path: Path, alt: str, max_px: int, caption: str = "") -> Picture | None:
+def embed_picture(
+    path: Path, alt: str, max_px: int, caption: str = "", half: str = ""
+) -> Picture | None:
     """The picture with its longest side at most `max_px`, or None if it cannot be read.
 
-    WebP: lossless where small, else visually lossless.
+    WebP: lossless where small, else visually lossless. `half`: only its "left" or "right" one.
     """
     image = open_picture(path)
     if image is None:
         return None
+    if half:
+        middle = image.width // 2
+        image = image.crop(
+            (0, 0, middle, image.height)
+            if half == "left"
+            else (middle, 0, image.width, image.height)
+        )
     original = image.size
     scale = max_px / max(original)
     if scale < 1:

@@ -1,6 +1,6 @@
 """The drag's section: key frames with handles and targets, film, traces, full picture.
 
-Knows edit.json, result.png, full.png, frames/*.png, frames.mp4, marked_first.png, trace.jsonl.
+Knows edit.json, before_after.png, full.png, frames, marked_first.png and trace.jsonl.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ def drag_section(
     trace = [r for r in read_records(folder / "trace.jsonl") if isinstance(r.get("handles"), list)]
     files = numbered_pictures(folder / "frames")
     shown = _key_frames(files, trace, key_frames)
+    # Of a drawing its own pixels, else the model's: what the user sees of the edit.
+    both = folder / "before_after.png"
     full = [embed_picture(folder / "full.png", "The edited picture", picture_px, "Edited")]
     if inversion_folder and full[0]:
         source = inversion_folder / "source.png"
@@ -87,11 +89,8 @@ def drag_section(
     return DragSection(
         lead=_drag_lead(trace, description),
         final_px=_distance(trace[-1]) if trace else math.nan,
-        # The first frame is the face as it was: it is measured before anything moves.
-        before=embed_picture(files[0], "The face before the drag", TILE_PX, "Before")
-        if files
-        else None,
-        after=embed_picture(folder / "result.png", "The face after the drag", TILE_PX, "After"),
+        before=embed_picture(both, "The face before the drag", TILE_PX, "Before", half="left"),
+        after=embed_picture(both, "The face after the drag", TILE_PX, "After", half="right"),
         frames=shown,
         film=embed_film(folder, video_bytes),
         poster=_poster(folder, shown),
