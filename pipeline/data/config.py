@@ -36,6 +36,8 @@ class SourceConfig:
     seed: int = 0
     # painter: number of the character that is painted; None paints anyone.
     character: int | None = None
+    # painter: share of the pictures that show somebody else than that character.
+    others: float = 0.0
     # painter: side of the pictures in faces mode, in px.
     size: int = 512
     # painter: take the faces' places from the painter's own landmarks instead of detecting them.
@@ -47,6 +49,7 @@ class SourceConfig:
         check_range("source.count", self.count, 0, 10_000_000)
         check_range("source.seed", self.seed, 0, 2**63 - 1)
         check_range("source.size", self.size, 32, 4096)
+        check_range("source.others", self.others, 0, 1)
         if self.character is not None:
             check_range("source.character", self.character, 0, 2**63 - 1)
 

@@ -28,6 +28,8 @@ from pipeline.errors import DataError
 CLUTTER = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"})
 # A zip's member may not shrink further than this: real pictures hardly shrink at all.
 MAX_COMPRESSION = 200.0
+# The stream of random numbers that chooses whom the painter paints; the painter has others.
+_SITTER = 3
 
 HOW_TO_GET = (
     "download it by hand from https://www.kaggle.com/datasets/{dataset} and give the folder or "
@@ -115,23 +117,33 @@ class PaintedItem:
     seed: int
     character: int | None
     size: int
+    # Share of the pictures that show somebody else than the character.
+    others: float = 0.0
 
     @property
     def name(self) -> str:
         return f"painted{self.index:08d}"
 
+    @property
+    def sitter(self) -> int | None:
+        """Number of the character in this picture; None: somebody whom only the seed knows."""
+        if self.others == 0:
+            return self.character
+        lot = np.random.default_rng([_SITTER, self.seed, self.index]).random()
+        return None if lot < self.others else self.character
+
     def read(self, limits: PictureLimits, max_bytes: int) -> Picture:
         from pipeline.data.painter import paint_scene, sample_face
 
         if self.mode == "scenes":
-            scene = paint_scene(self.seed, self.index, character_number=self.character)
+            scene = paint_scene(self.seed, self.index, character_number=self.sitter)
             # The first is the character's, if one was asked for; else the largest counts most.
-            key = (lambda face: -face.face_width) if self.character is None else (lambda face: 0)
+            key = (lambda face: -face.face_width) if self.sitter is None else (lambda face: 0)
             image = scene.image
             points = [face.landmarks for face in sorted(scene.faces, key=key)]
         else:
             painting = sample_face(
-                self.seed, self.index, character_number=self.character, size=self.size
+                self.seed, self.index, character_number=self.sitter, size=self.size
             )
             image, points = painting.image, [painting.landmarks]
         image = np.ascontiguousarray(image)
@@ -147,7 +159,9 @@ def open_source(config: SourceConfig, limit: int | None = None) -> list[Item]:
     if config.kind == "painter":
         count = config.count if limit is None else min(limit, config.count)
         items: list[Item] = [
-            PaintedItem(index, config.mode, config.seed, config.character, config.size)
+            PaintedItem(
+                index, config.mode, config.seed, config.character, config.size, config.others
+            )
             for index in range(count)
         ]
         if not items:

@@ -74,6 +74,8 @@ class TrainConfig:
     resume_from: str | None = None
     # Thousand images: take up the whole training state that `resume_from` kept there.
     resume_at: float | None = None
+    # `resume_from` makes smaller pictures than the dataset's: blocks are added (StyleGAN2 only).
+    grow: bool = False
     seed: int = 0
     # auto, cpu or cuda.
     device: str = "auto"
@@ -219,12 +221,18 @@ class TrainConfig:
 
     def _check_start(self) -> None:
         """Settings that mean something only where training starts from another model."""
+        if self.grow and self.resume_at is not None:
+            raise ConfigError(
+                f"{self._key('grow')}=true makes other networks than those whose training state "
+                f"{self._key('resume_at')} would take up; leave one of them out."
+            )
         if self.resume_from is not None:
             return
         meaningless = {
             "freeze_d": "would freeze random weights",
             "freeze_mapping": "would freeze random weights",
             "resume_at": "needs a model whose training states were kept",
+            "grow": "needs a smaller model to begin with",
         }
         for name, why in meaningless.items():
             if getattr(self, name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +23,7 @@ from pipeline.models.build import Generator, architecture_of, build, build_discr
 from pipeline.models.stylegan2_layers import Conv2dLayer
 from pipeline.train.augment import AdaController, AugmentPipe
 from pipeline.train.config import TrainConfig
+from pipeline.train.grow import grown_average, grown_discriminator, grown_generator
 from pipeline.train.images import TrainingImages
 from pipeline.train.loss import Objective
 from pipeline.train.pieces import check_pieces
@@ -77,6 +78,8 @@ def prepare(
     """
     rng.seed_global(config.seed, 0, 0, "weights")
     networks = _new(config, images) if base is None else _of_model(config, images, base, device)
+    if config.grow:
+        networks = _grown(config, networks, images.height)
     generator = networks.generator.to(device).train()
     discriminator = networks.discriminator.to(device).train()
     _check_size(generator, images)
@@ -156,6 +159,24 @@ def _of_model(
             square=images.height != 2 * images.width,
         )
     return _Networks(generator, discriminator, averaged, "D" not in networks)
+
+
+def _grown(config: TrainConfig, networks: _Networks, resolution: int) -> _Networks:
+    """The networks for pictures of `resolution`, the old ones at their core."""
+    generator, averaged = networks.generator, networks.averaged
+    if generator.img_resolution >= resolution:
+        raise ConfigError(
+            f"{config.STAGE}.grow=true, but {config.resume_from} already makes pictures of "
+            f"{generator.img_resolution} px and the dataset's have {resolution}; leave grow out, or "
+            "give a dataset with larger images."
+        )
+    larger = grown_generator(generator, resolution)
+    return replace(
+        networks,
+        generator=larger,
+        averaged=None if averaged is None else grown_average(averaged, larger),
+        discriminator=grown_discriminator(networks.discriminator, resolution),
+    )
 
 
 def _state_at(config: TrainConfig, base: Path) -> Path:
