@@ -344,3 +344,19 @@ def test_painter_is_the_same_each_time(mode: str) -> None:
 def test_impossible_settings(values: dict) -> None:
     with pytest.raises(ConfigError, match="source"):
         SourceConfig(**values)
+
+
+def test_painter_shows_others_beside_its_character() -> None:
+    def faces(**changes: float) -> list[bytes]:
+        config = SourceConfig(
+            kind="painter", mode="faces", count=12, seed=5, character=2, size=32, **changes
+        )
+        return [item.read(LIMITS, MB).image.tobytes() for item in open_source(config)]
+
+    alone, among_others, nobody = faces(), faces(others=0.5), faces(others=1.0)
+    same = [a == b for a, b in zip(alone, among_others, strict=True)]
+    assert 0 < sum(same) < len(same)
+    # The others are those whom the painter paints where no character is asked for.
+    for one, mixed, other in zip(alone, among_others, nobody, strict=True):
+        assert mixed in (one, other)
+    assert not set(alone) & set(nobody)

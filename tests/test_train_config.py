@@ -32,6 +32,8 @@ from pipeline.train.recipe import heuristic_gamma, lazy_adam, make_recipe
         ({"sample_grid": [4]}, r"train\.sample_grid"),
         ({"sample_grid": [4, 0]}, r"train\.sample_grid=0"),
         ({"freeze_d": 3}, r"train\.freeze_d=3 .*resume_from"),
+        ({"grow": True}, r"train\.grow=True .*resume_from"),
+        ({"grow": True, "resume_from": "model/x", "resume_at": 8}, r"grow.*resume_at"),
         ({"microbatch": 64}, r"train\.microbatch=64 .* use 32"),
         ({"snapshot_kimg": 0}, r"train\.snapshot_kimg=0"),
         ({"threads": 0}, r"train\.threads=0"),

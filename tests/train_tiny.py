@@ -49,8 +49,11 @@ SETTINGS: dict[str, Any] = {
 AUGMENT = {"mode": "ada", "p": 0.1, "interval": 2, "speed_kimg": 1.0}
 
 
-def make_dataset(folder: Path, count: int = 20, labels: bool = False) -> Path:
-    """A dataset artifact's payload: blobs in two colours, the last four images held out."""
+def make_dataset(folder: Path, count: int = 20, labels: bool = False, enlarged: int = 1) -> Path:
+    """A dataset artifact's payload: blobs in two colours, the last four images held out.
+
+    `enlarged` repeats each pixel so many times in both directions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
@@ -61,6 +64,7 @@ def make_dataset(folder: Path, count: int = 20, labels: bool = False) -> Path:
             blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / 12)
             colour = np.array([[255, 120, 90], [80, 140, 255]][index % 2])
             image = 255 - blob[:, :, None] * (255 - colour)
+            image = image.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
             names.append(writer.add(image.astype(np.uint8), index % 2 if labels else None))
     split = {"train": names[:-4], "heldout": names[-4:]}
     (folder / "split.json").write_text(json.dumps(split))

@@ -1,9 +1,9 @@
 """A model of small pictures becomes the start of one for larger pictures.
 
-Progressive growing (Karras et al. 2018, "Progressive Growing of GANs", section 2) without its fading
-in: StyleGAN2's skip generator sums an image of every resolution, so a new block whose image layer is
-zero leaves each picture as it was, only enlarged. The discriminator's new blocks have random
-weights. What a few cores can train at 32 pixels need not be learned again at 128.
+Progressive growing (Karras et al. 2018, "Progressive Growing of GANs", section 2) without its
+fading in: StyleGAN2's skip generator sums an image of every resolution, so a new block whose image
+layer is zero leaves each picture as it was, only enlarged. The discriminator's new blocks have
+random weights. What a few cores can train at 32 pixels need not be learned again at 128.
 """
 
 from __future__ import annotations

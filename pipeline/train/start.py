@@ -167,8 +167,8 @@ def _grown(config: TrainConfig, networks: _Networks, resolution: int) -> _Networ
     if generator.img_resolution >= resolution:
         raise ConfigError(
             f"{config.STAGE}.grow=true, but {config.resume_from} already makes pictures of "
-            f"{generator.img_resolution} px and the dataset's have {resolution}; leave grow out, or "
-            "give a dataset with larger images."
+            f"{generator.img_resolution} px and the dataset's have {resolution}; leave grow out, "
+            "or give a dataset with larger images."
         )
     larger = grown_generator(generator, resolution)
     return replace(
