@@ -40,7 +40,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune import export invert edit evaluate compare samples report doctor bench clean
+.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune import export encoder invert edit evaluate compare samples report doctor bench clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -99,6 +99,9 @@ import: setup ## a network pickle of another program to a model: PKL=file NAME=x
 
 export: setup ## a model to a pickle for the official programs, and safetensors: MODEL=model/x OUT=dir
 	$(PY) -m scripts.export $(or $(MODEL),model/$(CHARACTER)) "$(or $(OUT),exported)" $(ARGS)
+
+encoder: setup ## a model's own encoder, so that invert takes 20 steps instead of 450: MODEL=model/x
+	$(RUN) stage=encoder "character=$(MODEL_NAME)" $(if $(MODEL),"encoder.model=$(MODEL)") $(ARGS)
 
 invert: setup ## find a picture in a model: CHARACTER=ganyu IMAGE=drawing.png
 	@test -n "$(IMAGE)$(findstring invert.image=,$(ARGS))" || { \

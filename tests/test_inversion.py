@@ -48,6 +48,16 @@ def tuned_by(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Any:
     return network
 
 
+def differences(tuned: Any, base: Any) -> dict[str, torch.Tensor]:
+    """Changed parameters: tuned minus untuned."""
+    before = dict(base.named_parameters())
+    return {
+        name: value.detach() - before[name]
+        for name, value in tuned.named_parameters()
+        if not torch.equal(value, before[name])
+    }
+
+
 def write(folder: Path, model: Path, tuned: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """An inversion whose tuned generator is `tuned`; returns ws and noise."""
     folder.mkdir()
@@ -57,15 +67,17 @@ def write(folder: Path, model: Path, tuned: Any) -> tuple[torch.Tensor, dict[str
         name: torch.randn(value.shape, generator=draws)
         for name, value in pti.noise_maps(tuned).items()
     }
-    pti.set_noise(tuned, noise)
+    pti.set_buffers(tuned, noise)
     base = generator()
-    pti.set_noise(base, noise)
+    pti.set_buffers(base, noise)
     inversion.write_latents(folder / "latents.safetensors", ws, noise)
     info = {
         "format": 1,
         "model": {"digest": inversion.model_digest(model)},
         "alignment": {"transform": CropTransform(10.5, 12.25, 8, 8, 3.5).to_json()},
-        "delta": inversion.write_delta(folder / "delta.safetensors", tuned, base, ws),
+        "delta": inversion.write_delta(
+            folder / "delta.safetensors", differences(tuned, base), base, [(ws, noise)]
+        ),
     }
     (folder / "inversion.json").write_text(json.dumps(info))
     Image.new("RGB", (40, 30), (200, 10, 30)).save(folder / "source.png")
@@ -147,7 +159,7 @@ def _list_json(folder: Path, model: Path) -> None:
 
 
 def _newer(folder: Path, model: Path) -> None:
-    _edit(folder, lambda info: info.update(format=2))
+    _edit(folder, lambda info: info.update(format=3))
 
 
 def _no_transform(folder: Path, model: Path) -> None:
@@ -198,7 +210,7 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
         (_no_json, "is no inversion"),
         (_broken_json, "is damaged"),
         (_list_json, "is damaged"),
-        (_newer, "of format 2"),
+        (_newer, "of format 3"),
         (_no_transform, "where the crop lies"),
         (_no_latents, "cannot be read"),
         (_cut_delta, "cannot be read"),

@@ -23,10 +23,11 @@ from safetensors.torch import load_file
 from pipeline import weights
 from pipeline.data.crop_rule import CropRule
 from pipeline.errors import ConfigError, DataError, Interrupted, ModelError
-from pipeline.invert import picture, pti
+from pipeline.invert import picture, pti, tuning
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
 from pipeline.invert.inversion import Inversion
-from pipeline.invert.stage import check, choose_perceptual, run
+from pipeline.invert.stage import check, run
+from pipeline.invert.subject import choose_perceptual
 from pipeline.models import checkpoint
 from pipeline.models.characters import write_characters
 from pipeline.models.stylegan2 import Discriminator
@@ -150,7 +151,7 @@ def test_an_inversion_far_from_its_picture_is_said_to_be_so(
 
 
 def test_tuning_stops_early_and_may_be_left_out(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    early = run(config(tune={"stop_at": 1e6}), inputs, tmp_path / "early")
+    early = run(config(tune={"stop_at": 1e6, "stop_at_db": 0.0}), inputs, tmp_path / "early")
     assert (early["tune_steps"], early["stopped_early"]) == (0, 1)
     none = run(config(tune={"steps": 0}), inputs, tmp_path / "none")
     assert (none["tune_steps"], none["stopped_early"]) == (0, 0)
@@ -164,14 +165,14 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from pipeline.errors import Interrupted
-from pipeline.invert import pti
+from pipeline.invert import pti, tuning
 from pipeline.invert.stage import run
 from tests.test_invert import config
 
 def slowed(step):
     return lambda *arguments: (time.sleep(0.1), step(*arguments))[1]
 
-for engine in (pti.Projection, pti.Tuning):
+for engine in (pti.Projection, tuning.Tuning):
     engine.step = slowed(engine.step)
 model, image, out = map(Path, sys.argv[1:])
 try:
@@ -248,15 +249,15 @@ def test_a_damaged_state_begins_anew(
     tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    step = pti.Tuning.step
+    step = tuning.Tuning.step
 
-    def stopped(self: pti.Tuning, locality_w: torch.Tensor | None = None) -> pti.TuningStep:
+    def stopped(self: tuning.Tuning, locality_w: torch.Tensor | None = None) -> tuning.TuningStep:
         if self.step_index == 5:
             raise Interrupted("stop")
         return step(self, locality_w)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pti.Tuning, "step", stopped)
+        patch.setattr(tuning.Tuning, "step", stopped)
         with pytest.raises(Interrupted):
             run(config(), inputs, out)
     (out / "work" / "state.safetensors").write_bytes(b"damaged")
@@ -448,7 +449,11 @@ def test_the_stand_in_for_lpips_does_not_stop_by_its_threshold(
     tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANIMEDRAG_CACHE", str(tmp_path / "cache"))
-    metrics = run(config(perceptual="auto", tune={"stop_at": 1e6}), inputs, tmp_path / "out")
+    metrics = run(
+        config(perceptual="auto", tune={"stop_at": 1e6, "stop_at_db": 0.0}),
+        inputs,
+        tmp_path / "out",
+    )
     assert (metrics["tune_steps"], metrics["stopped_early"]) == (8, 0)
 
 
@@ -468,7 +473,7 @@ def test_lpips_is_the_cpus_default(tmp_path: Path, inputs: dict[str, Path]) -> N
     metrics = run(config(perceptual="auto"), inputs, tmp_path / "out")
     assert metrics["perceptual"] == "lpips-alex"
     trace = [json.loads(line) for line in (tmp_path / "out" / "trace.jsonl").open()]
-    assert trace[-1]["perceptual"] < trace[8]["perceptual"]
+    assert trace[-1]["loss"] < trace[8]["loss"]
 
 
 def test_grey_models_see_the_luma(tmp_path: Path) -> None:
@@ -486,7 +491,7 @@ def test_the_yaml_holds_the_dataclasss_defaults(root: Path) -> None:
     defaults = OmegaConf.to_container(OmegaConf.structured(InvertConfig))
     assert isinstance(defaults, dict)
     assert plain.keys() == defaults.keys()
-    interpolated = {"name", "model", "seed", "device", "image"}
+    interpolated = {"name", "model", "seed", "device", "image", "encoder"}
     assert {k: v for k, v in plain.items() if k not in interpolated} == {
         k: v for k, v in defaults.items() if k not in interpolated
     }

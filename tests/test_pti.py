@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError, TrainingError
 from pipeline.invert import pti
+from pipeline.invert import tuning as tuning_engine
+from pipeline.invert.tuning import View
+from pipeline.metrics.closeness import psnr_db, ssim
 from pipeline.models.stylegan2 import Generator as StyleGan2
 from pipeline.models.stylegan3 import Generator as StyleGan3
 from tests.conftest import GoldenLoader
@@ -161,24 +164,22 @@ def test_tuning_equals_the_reference(
     arrays, about = golden(name)
     generator = copy.deepcopy(reference_generator)
     wanted = about["locality_options"]
-    locality = pti.LocalityOptions(
+    locality = tuning_engine.LocalityOptions(
         alpha=wanted["alpha"],
         mse_weight=wanted["l2_lambda"],
         perceptual_weight=wanted["lpips_lambda"],
     )
-    options = pti.TuningOptions(
+    options = tuning_engine.TuningOptions(
         learning_rate=about["lr"],
         mse_weight=about["l2_lambda"],
         perceptual_weight=about["lpips_lambda"],
         locality=locality if about["locality"] else None,
     )
-    tuning = pti.Tuning(
+    tuning = tuning_engine.Tuning(
         generator,
         StandInFeatures(arrays),
-        torch.from_numpy(arrays["image"]),
-        torch.from_numpy(arrays["w_pivot"]),
+        [View(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["w_pivot"]))],
         options,
-        reference_generator,
     )
     for step, loss in enumerate(about["loss"]):
         other = None
@@ -189,7 +190,7 @@ def test_tuning_equals_the_reference(
                 other = reference_generator.mapping(z, torch.zeros(1, 0), truncation_psi=psi)
         assert tuning.step(other).loss == pytest.approx(loss, rel=1e-5)
     expected = {key[3:]: value for key, value in arrays.items() if key.startswith("G1/")}
-    state = generator.state_dict()
+    state = tuning.tuned().state_dict()
     assert state.keys() == expected.keys()
     for key, value in expected.items():
         close(state[key], value)
@@ -233,11 +234,12 @@ def test_tuning_reaches_a_picture_that_the_model_cannot_draw(kind: str) -> None:
     generator = copy.deepcopy(untuned)
     ws = generator.mapping(torch.zeros(1, 16), torch.zeros(1, 0))
     target = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
-    options = pti.TuningOptions(learning_rate=0.01, stop_at=0.0)
-    tuning = pti.Tuning(generator, Pixels(), target, ws, options)
+    options = tuning_engine.TuningOptions(learning_rate=0.01, stop_at=0.0)
+    tuning = tuning_engine.Tuning(generator, Pixels(), [View(target, ws)], options)
     first = tuning.step()
     for _ in range(60):
         last = tuning.step()
+    tuning.tuned()
     assert last.mse < 0.3 * first.mse
     changed = {name for name, value in generator.named_parameters()
                if not torch.equal(value, dict(untuned.named_parameters())[name])}  # fmt: skip
@@ -252,31 +254,35 @@ def test_tuning_stops_where_it_arrives_and_changes_nothing_more() -> None:
     ws = generator.mapping(torch.zeros(1, 16), torch.zeros(1, 0))
     target = pti.picture_of(generator, ws)
     before = copy.deepcopy(generator.state_dict())
-    tuning = pti.Tuning(generator, Pixels(), target, ws, pti.TuningOptions(stop_at=0.01))
+    tuning = tuning_engine.Tuning(
+        generator, Pixels(), [View(target, ws)], tuning_engine.TuningOptions(stop_at=0.01)
+    )
     assert tuning.step().arrived
     assert tuning.step_index == 0
+    tuning.tuned()
     for key, value in generator.state_dict().items():
         assert torch.equal(value, before[key])
 
 
 def test_locality_keeps_other_pictures_nearer() -> None:
-    def change_elsewhere(locality: pti.LocalityOptions | None) -> float:
+    def change_elsewhere(locality: tuning_engine.LocalityOptions | None) -> float:
         untuned = tiny("stylegan2")
         generator = copy.deepcopy(untuned)
         ws = generator.mapping(torch.zeros(1, 16), torch.zeros(1, 0))
-        options = pti.TuningOptions(learning_rate=0.003, stop_at=0.0, locality=locality)
+        options = tuning_engine.TuningOptions(learning_rate=0.003, stop_at=0.0, locality=locality)
         target = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
-        tuning = pti.Tuning(generator, Pixels(), target, ws, options, untuned)
+        tuning = tuning_engine.Tuning(generator, Pixels(), [View(target, ws)], options)
         z = torch.randn(40, 16, generator=torch.Generator().manual_seed(5))
         others = untuned.mapping(z, torch.zeros(40, 0), truncation_psi=0.5)
         for step in range(20):
             tuning.step(others[step : step + 1])
+        tuning.tuned()
         unseen = others[20:]
         with torch.no_grad():
             change = pti.picture_of(generator, unseen) - pti.picture_of(untuned, unseen)
         return float(change.square().mean())
 
-    strong = pti.LocalityOptions(alpha=3.0, mse_weight=20.0, perceptual_weight=0.0)
+    strong = tuning_engine.LocalityOptions(alpha=3.0, mse_weight=20.0, perceptual_weight=0.0)
     assert change_elsewhere(strong) < 0.8 * change_elsewhere(None)
 
 
@@ -309,10 +315,10 @@ def test_a_resumed_tuning_equals_an_uninterrupted_one() -> None:
     untuned = tiny("stylegan3")
     ws = untuned.mapping(torch.zeros(1, 16), torch.zeros(1, 0))
 
-    def new() -> pti.Tuning:
+    def new() -> tuning_engine.Tuning:
         target = torch.zeros(1, 3, 16, 16)
-        options = pti.TuningOptions(stop_at=0.0)
-        return pti.Tuning(copy.deepcopy(untuned), Pixels(), target, ws, options)
+        options = tuning_engine.TuningOptions(stop_at=0.0)
+        return tuning_engine.Tuning(copy.deepcopy(untuned), Pixels(), [View(target, ws)], options)
 
     straight, interrupted = new(), new()
     for _ in range(5):
@@ -340,13 +346,13 @@ def test_the_best_start_is_the_nearest_of_the_samples() -> None:
 def test_noise_is_set_only_where_it_belongs() -> None:
     generator = tiny("stylegan2")
     noise = {key: torch.full_like(value, 2.0) for key, value in pti.noise_maps(generator).items()}
-    pti.set_noise(generator, noise)
+    pti.set_buffers(generator, noise)
     assert all((value == 2).all() for value in pti.noise_maps(generator).values())
     with pytest.raises(ModelError, match="do not belong"):
-        pti.set_noise(generator, {})
+        pti.set_buffers(generator, {})
     name = next(iter(noise))
     with pytest.raises(ModelError, match="size"):
-        pti.set_noise(generator, noise | {name: torch.zeros(3, 3)})
+        pti.set_buffers(generator, noise | {name: torch.zeros(3, 3)})
 
 
 def test_a_loss_that_is_no_number_stops_with_one_sentence() -> None:
@@ -379,11 +385,11 @@ def test_rates_stay_between_zero_and_the_highest(
 def test_psnr_and_ssim_fall_as_noise_grows(amount: float, seed: int) -> None:
     image = torch.linspace(-0.4, 0.4, 24).expand(1, 3, 24, 24)
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
-    assert pti.psnr_db(image, image) == 100
-    assert pti.ssim(image, image) == pytest.approx(1)
+    assert psnr_db(image, image) == 100
+    assert ssim(image, image) == pytest.approx(1)
     near, far = image + amount * noise, image + 2 * amount * noise
-    assert pti.psnr_db(image, far) == pytest.approx(pti.psnr_db(image, near) - 6.02, abs=0.01)
-    assert pti.ssim(image, far) < pti.ssim(image, near) < 1
+    assert psnr_db(image, far) == pytest.approx(psnr_db(image, near) - 6.02, abs=0.01)
+    assert ssim(image, far) < ssim(image, near) < 1
 
 
 def test_ssim_equals_its_formula_on_constant_pictures() -> None:
@@ -391,5 +397,5 @@ def test_ssim_equals_its_formula_on_constant_pictures() -> None:
     a, b = torch.full((1, 3, 16, 16), 0.5), torch.full((1, 3, 16, 16), 0.25)
     c1 = (0.01 * 2) ** 2
     expected = (2 * 0.5 * 0.25 + c1) / (0.25 + 0.0625 + c1)
-    assert pti.ssim(a, b) == pytest.approx(expected, rel=1e-6)
-    assert pti.psnr_db(a, b) == pytest.approx(10 * np.log10(4 / 0.0625))
+    assert ssim(a, b) == pytest.approx(expected, rel=1e-6)
+    assert psnr_db(a, b) == pytest.approx(10 * np.log10(4 / 0.0625))

@@ -10,8 +10,10 @@ from pipeline.errors import ConfigError, check_choice, check_range
 
 ALIGNMENTS = ("auto", "face", "none")
 SPACES = ("w", "w+")
-STARTS = ("w_avg", "best")
-PERCEPTUALS = ("auto", "lpips-alex", "lpips-vgg", "discriminator")
+STARTS = ("auto", "w_avg", "best", "encoder")
+TRANSFORMS = ("fixed", "optimised")
+WEIGHTS = ("low-rank", "all")
+PERCEPTUALS = ("auto", "lpips-alex", "lpips-vgg", "efficientnet-lite0", "discriminator")
 PRECISIONS = ("auto", "full", "mixed")
 
 
@@ -21,13 +23,17 @@ class ProjectConfig:
 
     # One latent for all layers, or one a layer (closer to the picture, harder to edit).
     space: str = "w"
-    # Begin at the mean latent, or at the best of `start_samples` random ones.
-    start: str = "w_avg"
+    # Begin at the mean latent, at the best of `start_samples` random ones, or where the encoder
+    # says; auto: encoder where there is one of this model, else w_avg.
+    start: str = "auto"
     start_samples: int = 128
     # Latents mapped to measure the mean and the deviation of w.
     w_samples: int = 10000
     steps: int = 450
     learning_rate: float = 0.01
+    # The same where an encoder gave the start.
+    encoder_steps: int = 20
+    encoder_learning_rate: float = 0.05
     # Shares of the steps over which the rate rises and falls.
     rampup: float = 0.05
     rampdown: float = 0.25
@@ -36,32 +42,59 @@ class ProjectConfig:
     w_noise_ramp: float = 0.75
     # Weight of the noise regulariser (StyleGAN2 only: StyleGAN3 has no noise maps).
     noise_weight: float = 1e5
+    # Weight of the mean squared error beside the perceptual distance (StyleGAN2's projector: 0).
+    mse_weight: float = 0.0
+    # Weight of the prior that keeps w near the network's own latents (Zhu et al. 2020, P_N space).
+    prior_weight: float = 0.0
+    # StyleGAN3: whether the turn and shift of its Fourier input are found, too.
+    transform: str = "fixed"
+    # Steps without progress after which the last part begins, in which the rate falls; 0: never.
+    plateau: int = 40
+    plateau_gain: float = 0.005
 
     def __post_init__(self) -> None:
         check_choice("project.space", self.space, SPACES)
         check_choice("project.start", self.start, STARTS)
         check_range("project.start_samples", self.start_samples, 1, 100_000)
         check_range("project.w_samples", self.w_samples, 2, 1_000_000)
+        check_choice("project.transform", self.transform, TRANSFORMS)
         check_range("project.steps", self.steps, 1, 100_000)
-        check_range("project.learning_rate", self.learning_rate, 0, 10, low_open=True)
+        check_range("project.encoder_steps", self.encoder_steps, 0, 100_000)
+        for name in ("learning_rate", "encoder_learning_rate"):
+            check_range(f"project.{name}", getattr(self, name), 0, 10, low_open=True)
         for name in ("rampup", "rampdown", "w_noise_ramp"):
             check_range(f"project.{name}", getattr(self, name), 0, 1)
         check_range("project.w_noise", self.w_noise, 0, 10)
         check_range("project.noise_weight", self.noise_weight, 0, 1e12)
+        check_range("project.mse_weight", self.mse_weight, 0, 1e6)
+        check_range("project.prior_weight", self.prior_weight, 0, 1e6)
+        check_range("project.plateau", self.plateau, 0, 100_000)
+        check_range("project.plateau_gain", self.plateau_gain, 0, 1)
 
 
 @dataclass
 class TuneConfig:
     """Tuning the generator around the pivot (PTI)."""
 
-    # At most so many steps; 0 leaves the generator as it is.
+    # At most so many steps a picture; 0 leaves the generator as it is.
     steps: int = 350
-    learning_rate: float = 3e-4
+    learning_rate: float = 0.01
+    # Share of the steps over which the rate falls to 0.
+    rampdown: float = 0.5
+    # low-rank: each large weight moves by a matrix of this rank; all: each number for itself.
+    weights: str = "low-rank"
+    rank: int = 8
+    # Which layers: names within the synthesis network, with * and ?.
+    layers: list[str] = field(default_factory=lambda: ["*"])
     # Weights of the mean squared error and of the perceptual distance.
-    mse_weight: float = 1.0
+    mse_weight: float = 10.0
     perceptual_weight: float = 1.0
-    # Perceptual distance at which tuning has arrived and stops.
+    # Perceptual distance and PSNR at which tuning has arrived and stops; both must be reached.
     stop_at: float = 0.06
+    stop_at_db: float = 32.0
+    # Steps without progress after which it stops; 0: never.
+    plateau: int = 40
+    plateau_gain: float = 0.01
     # Keep the pictures of other latents where they were (PTI, eqs. 5-6): slower by half or more.
     locality: bool = False
     # How far from the pivot, and with which weights.
@@ -72,11 +105,30 @@ class TuneConfig:
     def __post_init__(self) -> None:
         check_range("tune.steps", self.steps, 0, 100_000)
         check_range("tune.learning_rate", self.learning_rate, 0, 1, low_open=True)
-        for name in ("mse_weight", "perceptual_weight", "stop_at"):
+        check_choice("tune.weights", self.weights, WEIGHTS)
+        check_range("tune.rank", self.rank, 1, 4096)
+        check_range("tune.rampdown", self.rampdown, 0, 1)
+        check_range("tune.plateau", self.plateau, 0, 100_000)
+        check_range("tune.plateau_gain", self.plateau_gain, 0, 1)
+        if not self.layers:
+            raise ConfigError('tune.layers is empty; name some, or all of them: tune.layers=["*"].')
+        for name in ("mse_weight", "perceptual_weight", "stop_at", "stop_at_db"):
             check_range(f"tune.{name}", getattr(self, name), 0, 1e6)
         check_range("tune.locality_alpha", self.locality_alpha, 0, 1e6, low_open=True)
         for name in ("locality_mse_weight", "locality_perceptual_weight"):
             check_range(f"tune.{name}", getattr(self, name), 0, 1e6)
+
+
+@dataclass
+class LineArtConfig:
+    """Weights of the line-art terms in both phases' losses; 0 leaves one out."""
+
+    edges: float = 0.0
+    flats: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("edges", "flats"):
+            check_range(f"line_art.{name}", getattr(self, name), 0, 1e6)
 
 
 @dataclass
@@ -87,8 +139,12 @@ class InvertConfig:
     name: str = "character"
     # Reference to the model ("model/ganyu", "model/ganyu:v3", a path).
     model: str = MISSING
-    # The uploaded picture: path of an image file.
+    # Reference to an encoder of that model; left out, with a word, while there is none.
+    encoder: str | None = None
+    # The uploaded picture: path of an image file, or of a folder of them.
     image: str = MISSING
+    # Of a folder: its pictures show one character, and one generator is tuned to all of them.
+    together: bool = False
     seed: int = 0
     # auto | cpu | cuda
     device: str = "auto"
@@ -114,6 +170,7 @@ class InvertConfig:
     save_every: int = 50
     project: ProjectConfig = field(default_factory=ProjectConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    line_art: LineArtConfig = field(default_factory=LineArtConfig)
 
     def __post_init__(self) -> None:
         if not self.name.strip():

@@ -1,19 +1,19 @@
-"""The mathematics of inversion: find a pivot latent, then tune the generator around it.
+"""Finding the pivot: the latent whose picture is nearest to a target.
 
-Projection: Karras et al. 2020 (StyleGAN2), appendix D: Adam on one w (or one w a layer: W+) and on
-the noise maps, with noise added to w at first and a regulariser that keeps the maps free of signal.
-Tuning: Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images" (PTI): the
-pivot is fixed and the weights move; eq. 2 is the reconstruction loss, eqs. 5-6 the locality
-regularisation that keeps other latents' pictures where they were.
+Karras et al. 2020 (StyleGAN2), appendix D: Adam on one w (or one w a layer: W+) and on the noise
+maps, with noise added to w at first and a regulariser that keeps the maps free of signal. Beyond
+the paper, each left out unless asked for: the prior of Zhu et al. 2020 (`latent_prior`), a further
+term of the loss, and StyleGAN3's turn and shift of the plane (`placement`). Tuning the generator
+around the pivot is in `tuning`.
 
-Two engines, one step a call, with all of a resume's state in `tensors()`. Nothing here draws random
-numbers by itself, reads files, or knows about stages: latents and noise are handed in.
+One step a call, with all of a resume's state in `tensors()`. Nothing here draws random numbers by
+itself, reads files, or knows about stages: latents and noise are handed in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.errors import ModelError, TrainingError
+from pipeline.errors import ModelError
+from pipeline.invert import placement
+from pipeline.invert.adam import ADAM_BETAS, adam_tensors, check_finite, load_adam
+from pipeline.invert.latent_prior import LatentPrior
 
 # Noise maps are compared with themselves shifted down to this side (StyleGAN2, appendix D).
 NOISE_PYRAMID_SMALLEST_PX = 8
-ADAM_BETAS = (0.9, 0.999)
 
 
 class Perceptual(Protocol):
@@ -73,39 +75,8 @@ class ProjectionStep:
     learning_rate: float
     distance: float
     noise_penalty: float  # not yet weighted
+    prior: float  # not yet weighted; 0 where it has no weight
     loss: float
-
-
-@dataclass(frozen=True)
-class LocalityOptions:
-    """PTI's locality regularisation (Roich 2021, eqs. 5-6)."""
-
-    alpha: float = 30.0  # distance in W+ from the pivot at which pictures must not change
-    mse_weight: float = 0.1
-    perceptual_weight: float = 0.1
-
-
-@dataclass(frozen=True)
-class TuningOptions:
-    """How the generator is tuned around the pivot."""
-
-    learning_rate: float = 3e-4
-    mse_weight: float = 1.0
-    perceptual_weight: float = 1.0
-    stop_at: float = 0.06  # perceptual distance at which tuning has arrived
-    locality: LocalityOptions | None = None
-
-
-@dataclass(frozen=True)
-class TuningStep:
-    """What one step of the tuning measured, before its update; `arrived`: there was no update."""
-
-    step: int
-    mse: float
-    perceptual: float
-    locality: float
-    loss: float
-    arrived: bool
 
 
 def noise_regulariser(noise: Tensor) -> Tensor:
@@ -136,14 +107,22 @@ def noise_maps(generator: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in buffers if name.endswith("noise_const")}
 
 
-def set_noise(generator: nn.Module, noise: Mapping[str, Tensor]) -> None:
-    """Put noise maps (as `noise_maps` names them) into the generator."""
-    own = noise_maps(generator)
-    if own.keys() != noise.keys():
+def own_buffers(generator: nn.Module) -> dict[str, Tensor]:
+    """The buffers of the synthesis network that an inversion may have its own values of: noise
+    maps (StyleGAN2), the placement on the plane (StyleGAN3)."""
+    buffers = dict(synthesis_of(generator).named_buffers())
+    names = [*noise_maps(generator), *({placement.BUFFER} & buffers.keys())]
+    return {name: buffers[name] for name in names}
+
+
+def set_buffers(generator: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Put an inversion's own buffers into the generator: all its noise maps, and a placement."""
+    own = own_buffers(generator)
+    if not noise_maps(generator).keys() <= values.keys() <= own.keys():
         raise ModelError("The noise maps do not belong to this generator.")
-    for name, value in noise.items():
+    for name, value in values.items():
         if own[name].shape != value.shape:
-            raise ModelError(f"The noise map {name} does not have this generator's size.")
+            raise ModelError(f"The buffer {name} does not have this generator's size.")
         own[name].copy_(value.detach())
 
 
@@ -154,10 +133,11 @@ def synthesis_of(generator: nn.Module) -> nn.Module:
 
 def picture_of(generator: Any, ws: Tensor, noise_mode: str = "const") -> Tensor:
     """The generator's picture of ws, in full precision (half precision's gradients vanish)."""
-    return generator.synthesis(ws, **_rendering(noise_mode))
+    return generator.synthesis(ws, **rendering(noise_mode))
 
 
-def _rendering(noise_mode: str) -> dict[str, Any]:
+def rendering(noise_mode: str) -> dict[str, Any]:
+    """Arguments of the synthesis network that every picture here is made with."""
     return {"noise_mode": noise_mode, "force_fp32": True}
 
 
@@ -199,6 +179,21 @@ def best_start(
     return nearest[1]
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What the projection may be asked for beyond the paper."""
+
+    # Weight of the latents' mean squared distance from their mean in P_N, and the prior itself.
+    prior_weight: float = 0.0
+    prior: LatentPrior | None = None
+    # Weight of the mean squared error of the pixels, beside the perceptual distance.
+    mse_weight: float = 0.0
+    # A further distance of a picture from the target, added to the loss.
+    term: Callable[[Tensor], Tensor] | None = None
+    # StyleGAN3: start of the plane's turn and shift (see `placement`), which are then optimised.
+    motion: Tensor | None = None
+
+
 class Projection:
     """Looks for the latent (and the noise) whose picture is nearest to a target.
 
@@ -214,6 +209,7 @@ class Projection:
         w_std: float,
         noise: Mapping[str, Tensor],
         schedule: ProjectionSchedule | None = None,
+        extras: Extras | None = None,
     ) -> None:
         """
         Args:
@@ -227,30 +223,50 @@ class Projection:
         self.step_index = 0
         self.w = start.detach().clone().requires_grad_(True)
         self.noise = {key: value.detach().clone().requires_grad_() for key, value in noise.items()}
+        self._extras = extras or Extras()
+        if self._extras.prior_weight and self._extras.prior is None:
+            raise ModelError("A weight of the prior needs the prior.")
+        motion = self._extras.motion
+        self.motion = None if motion is None else motion.detach().clone().requires_grad_(True)
+        # Steps that a plateau spared: the schedule's clock runs ahead by as many.
+        self._skipped = 0
         self._generator = generator
         self._perceptual = perceptual
         self._w_std = w_std
+        self._target_image = target
         with torch.no_grad():
             self._target = perceptual.features(target)
         self._adam = torch.optim.Adam(
-            [self.w, *self.noise.values()], lr=self.schedule.learning_rate, betas=ADAM_BETAS
+            list(self._variables().values()), lr=self.schedule.learning_rate, betas=ADAM_BETAS
         )
 
     @property
     def finished(self) -> bool:
-        return self.step_index >= self.schedule.steps
+        return self.step_index + self._skipped >= self.schedule.steps
 
     def ws(self) -> Tensor:
         """The pivot found so far, 1 x num_ws x w_dim."""
         return self.w.detach().expand(-1, self._generator.num_ws, -1).clone()
 
+    def buffers(self) -> dict[str, Tensor]:
+        """The synthesis network's buffers that belong to the pivot: noise maps and placement."""
+        return {name: value.detach().clone() for name, value in self._own_buffers().items()}
+
+    def settle(self) -> bool:
+        """There is no more progress: go on with the last part of the schedule, in which the rate
+        falls to 0. False where it has begun already."""
+        ahead = math.ceil(self.schedule.steps * (1 - self.schedule.rampdown))
+        spared = ahead - (self.step_index + self._skipped)
+        self._skipped += max(0, spared)
+        return spared > 0
+
     def step(self, unit_noise: Tensor) -> ProjectionStep:
         """One update; `unit_noise`: standard normal of w's shape, scaled here by the schedule."""
         step = self.step_index
-        rate = self.schedule.rate(step)
+        rate = self.schedule.rate(step + self._skipped)
         for group in self._adam.param_groups:
             group["lr"] = rate
-        jitter = self._w_std * self.schedule.w_noise_scale(step)
+        jitter = self._w_std * self.schedule.w_noise_scale(step + self._skipped)
         ws = (self.w + unit_noise * jitter).expand(-1, self._generator.num_ws, -1)
         image = self._picture(ws)
         distance = self._perceptual.distance(self._perceptual.features(image), self._target).sum()
@@ -258,8 +274,12 @@ class Projection:
         for value in self.noise.values():
             penalty = penalty + noise_regulariser(value)
         loss = distance + self.schedule.noise_weight * penalty
-        measured = ProjectionStep(step, rate, distance.item(), penalty.item(), loss.item())
-        _check_finite(measured.loss, "looking for the pivot", step)
+        prior, extra = self._extra_losses(image)
+        loss = loss + extra
+        measured = ProjectionStep(
+            step, rate, distance.item(), penalty.item(), prior.item(), loss.item()
+        )
+        check_finite(measured.loss, "looking for the pivot", step)
         self._adam.zero_grad(set_to_none=True)
         loss.backward()
         self._adam.step()
@@ -269,191 +289,48 @@ class Projection:
         self.step_index += 1
         return measured
 
+    def _extra_losses(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The prior's penalty, not yet weighted, and the weighted sum of all that was asked for."""
+        extras = self._extras
+        total, prior = image.new_zeros([]), image.new_zeros([])
+        if extras.prior is not None and extras.prior_weight:
+            prior = extras.prior.penalty(self.w)
+            total = total + extras.prior_weight * prior
+        if extras.mse_weight:
+            total = total + extras.mse_weight * F.mse_loss(image, self._target_image)
+        if extras.term is not None:
+            total = total + extras.term(image)
+        return prior, total
+
     def _picture(self, ws: Tensor) -> Tensor:
-        # The maps take the place of the generator's own for this call only.
+        # The buffers take the place of the generator's own for this call only.
         # Activations are modulated, not weights: those would each need a gradient back to w.
-        options = _rendering("const") | {"fused_modconv": False}
+        options = rendering("const") | {"fused_modconv": False}
         return torch.func.functional_call(
-            self._generator.synthesis, dict(self.noise), (ws,), options
+            self._generator.synthesis, self._own_buffers(), (ws,), options
         )
+
+    def _own_buffers(self) -> dict[str, Tensor]:
+        if self.motion is None:
+            return dict(self.noise)
+        return dict(self.noise) | {placement.BUFFER: placement.matrix(self.motion)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name."""
-        return self._variables() | _adam_tensors(self._adam, list(self._variables()))
+        variables = self._variables()
+        skipped = {"skipped": torch.tensor(self._skipped)}
+        return skipped | variables | adam_tensors(self._adam, list(variables))
 
     def load(self, tensors: Mapping[str, Tensor], step_index: int) -> None:
         """Go on where `tensors` were taken, before step `step_index`."""
         with torch.no_grad():
             for name, value in self._variables().items():
                 value.copy_(tensors[name])
-        _load_adam(self._adam, list(self._variables()), tensors)
+        load_adam(self._adam, list(self._variables()), tensors)
+        self._skipped = int(tensors["skipped"])
         self.step_index = step_index
 
     def _variables(self) -> dict[str, Tensor]:
-        return {"w": self.w} | {f"noise.{name}": value for name, value in self.noise.items()}
-
-
-class Tuning:
-    """Moves the generator's weights until its picture of the pivot is the target.
-
-    All parameters that the picture depends on are tuned, but for StyleGAN3's Fourier input (which
-    places the picture on the plane: tuned, every latent's picture would move with it).
-    """
-
-    def __init__(
-        self,
-        generator: Any,
-        perceptual: Perceptual,
-        target: Tensor,
-        ws: Tensor,
-        options: TuningOptions | None = None,
-        untuned: Any = None,
-    ) -> None:
-        """
-        Args:
-            generator: tuned in place; its noise maps are used as they are.
-            target: 1 x channels x height x width in [-1, 1].
-            ws: the pivot, 1 x num_ws x w_dim.
-            untuned: the generator before tuning; needed for the locality regularisation only.
-        """
-        self.options = options or TuningOptions()
-        self.step_index = 0
-        self.generator = generator
-        self._ws = ws.detach()
-        self._perceptual = perceptual
-        self._target = target
-        self._untuned = untuned
-        if self.options.locality and untuned is None:
-            raise ModelError("The locality regularisation needs the generator before tuning.")
-        with torch.no_grad():
-            self._features = perceptual.features(target)
-        self._parameters = tuned_parameters(generator)
-        generator.requires_grad_(False)
-        for parameter in self._parameters.values():
-            parameter.requires_grad_(True)
-        self._adam = torch.optim.Adam(
-            list(self._parameters.values()), lr=self.options.learning_rate, betas=ADAM_BETAS
-        )
-
-    def step(self, locality_w: Tensor | None = None) -> TuningStep:
-        """One update, unless the perceptual distance has arrived.
-
-        `locality_w`: another latent, 1 x num_ws x w_dim, for the locality regularisation.
-        """
-        step = self.step_index
-        image = picture_of(self.generator, self._ws)
-        mse = F.mse_loss(image, self._target)
-        perceptual = self._perceptual.distance(
-            self._perceptual.features(image), self._features
-        ).sum()
-        loss = self.options.mse_weight * mse + self.options.perceptual_weight * perceptual
-        arrived = perceptual.item() <= self.options.stop_at
-        locality = loss.new_zeros([])
-        if self.options.locality and not arrived:
-            if locality_w is None:
-                raise ModelError("The locality regularisation needs another latent at every step.")
-            locality = self._locality(locality_w, self.options.locality)
-        loss = loss + locality
-        measured = TuningStep(
-            step, mse.item(), perceptual.item(), locality.item(), loss.item(), arrived
-        )
-        _check_finite(measured.loss, "tuning the generator", step)
-        if not arrived:
-            self._adam.zero_grad(set_to_none=True)
-            loss.backward()
-            self._adam.step()
-            self.step_index += 1
-        return measured
-
-    def _locality(self, other_w: Tensor, options: LocalityOptions) -> Tensor:
-        """Weighted change of the picture `alpha` away from the pivot (Roich 2021, eqs. 5-6)."""
-        direction = other_w - self._ws
-        ws = self._ws + options.alpha * direction / direction.norm()
-        now = picture_of(self.generator, ws, "none")
-        with torch.no_grad():
-            before = picture_of(self._untuned, ws, "none")
-            wanted = self._perceptual.features(before)
-        perceptual = self._perceptual.distance(self._perceptual.features(now), wanted).sum()
-        return options.mse_weight * F.mse_loss(now, before) + options.perceptual_weight * perceptual
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, by name."""
-        weights = {f"weight.{name}": value.detach() for name, value in self._parameters.items()}
-        return weights | _adam_tensors(self._adam, list(self._parameters))
-
-    def load(self, tensors: Mapping[str, Tensor], step_index: int) -> None:
-        """Go on where `tensors` were taken, before step `step_index`."""
-        with torch.no_grad():
-            for name, value in self._parameters.items():
-                value.copy_(tensors[f"weight.{name}"])
-        _load_adam(self._adam, list(self._parameters), tensors)
-        self.step_index = step_index
-
-
-def tuned_parameters(generator: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that tuning moves, by their name in the generator."""
-    return {
-        f"synthesis.{name}": parameter
-        for name, parameter in synthesis_of(generator).named_parameters()
-        if not name.startswith("input.")  # StyleGAN3's Fourier features
-    }
-
-
-def psnr_db(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio of two images in [-1, 1], in dB; capped at 100 (equal images)."""
-    mse = float(F.mse_loss(a.double(), b.double()))
-    return min(100.0, 10 * math.log10(4 / mse)) if mse > 0 else 100.0
-
-
-def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity of two NCHW images in [-1, 1] (Wang 2004, eq. 13), mean over all.
-
-    11-pixel Gaussian window of sigma 1.5 (smaller where the image is), valid positions only.
-    """
-    size = min(11, *a.shape[2:])
-    x = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    row = torch.exp(-x.square() / (2 * 1.5**2))
-    window = torch.outer(row, row)
-    window = (window / window.sum()).to(a.device).expand(a.shape[1], 1, -1, -1)
-
-    def local_mean(value: Tensor) -> Tensor:
-        return F.conv2d(value, window, groups=value.shape[1])
-
-    a, b = a.double(), b.double()
-    mean_a, mean_b = local_mean(a), local_mean(b)
-    var_a = local_mean(a * a) - mean_a.square()
-    var_b = local_mean(b * b) - mean_b.square()
-    covariance = local_mean(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # 2: the images' range
-    score = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    score = score / ((mean_a.square() + mean_b.square() + c1) * (var_a + var_b + c2))
-    return float(score.mean())
-
-
-def _check_finite(loss: float, doing: str, step: int) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The loss stopped being a number while {doing} (step {step}); lower the learning rate."
-        )
-
-
-def _adam_tensors(adam: torch.optim.Adam, names: Sequence[str]) -> dict[str, Tensor]:
-    """Adam's moments and step counts by variable name; variables without a gradient have none."""
-    tensors: dict[str, Tensor] = {}
-    for name, variable in zip(names, adam.param_groups[0]["params"], strict=True):
-        for key, value in adam.state.get(variable, {}).items():
-            tensors[f"adam.{key}.{name}"] = value
-    return tensors
-
-
-def _load_adam(adam: torch.optim.Adam, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `_adam_tensors`."""
-    for name, variable in zip(names, adam.param_groups[0]["params"], strict=True):
-        keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{name}" in tensors]
-        # Step counts stay on the CPU, as Adam keeps them.
-        adam.state[variable] = {
-            key: tensors[f"adam.{key}.{name}"]
-            .to("cpu" if key == "step" else variable.device)
-            .clone()
-            for key in keys
-        }
+        motion = {} if self.motion is None else {"motion": self.motion}
+        noise = {f"noise.{name}": value for name, value in self.noise.items()}
+        return {"w": self.w} | noise | motion

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline import files
 
-PHASES = ("project", "tune")
+PHASES = ("project", "tune", "train")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ class Workspace:
     def record(self, **values: Any) -> None:
         """Add one line to the trace (on disk from the next save on)."""
         self._lines.append(values)
+
+    def values(self, phase: str, key: str) -> list[float]:
+        """That figure of all recorded steps of a phase."""
+        return [line[key] for line in self._lines if line["phase"] == phase]
 
     def write_trace(self) -> None:
         """Put the trace on disk, whole."""

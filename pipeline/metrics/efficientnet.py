@@ -63,15 +63,31 @@ def fold(tensors: Mapping[str, Tensor]) -> Convolutions:
 
 def forward(network: Convolutions, images: Tensor) -> tuple[Tensor, Tensor]:
     """N x 3 x 224 x 224 in [-1, 1] => (pooled features N x 1280, logits N x 1000)."""
-    # The weights expect (pixel - 127) / 128. Channels last: the layout that depthwise
-    # convolutions are fast in.
-    x = ((images * 127.5 + 0.5) / 128).contiguous(memory_format=torch.channels_last)
-    x = F.relu6(_convolve(network, "_conv_stem", x, stride=2))
+    x = _stem(network, images)
     for index, (stage, stride) in enumerate(_blocks()):
         x = _bottleneck(network, f"_blocks.{index}", x, stage, stride)
     x = F.relu6(_convolve(network, "_conv_head", x))
     features = x.mean(dim=(2, 3))
     return features, F.linear(features, *network["_fc"])
+
+
+def maps(network: Convolutions, images: Tensor) -> list[Tensor]:
+    """N x 3 x height x width in [-1, 1] => the last map of each resolution, from a half of the
+    picture's down to a 32nd (N x 16, 24, 40, 112 and 320 channels); any size, differentiable."""
+    x = _stem(network, images)
+    found: list[Tensor] = []
+    for index, (stage, stride) in enumerate(_blocks()):
+        if stride > 1:
+            found.append(x)
+        x = _bottleneck(network, f"_blocks.{index}", x, stage, stride)
+    return [*found, x]
+
+
+def _stem(network: Convolutions, images: Tensor) -> Tensor:
+    # The weights expect (pixel - 127) / 128. Channels last: the layout that depthwise
+    # convolutions are fast in.
+    x = ((images * 127.5 + 0.5) / 128).contiguous(memory_format=torch.channels_last)
+    return F.relu6(_convolve(network, "_conv_stem", x, stride=2))
 
 
 def _blocks() -> Iterator[tuple[Stage, int]]:

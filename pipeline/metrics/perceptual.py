@@ -1,4 +1,4 @@
-"""Perceptual distance between images: LPIPS on AlexNet or VGG16, or the model's own discriminator.
+"""Perceptual distance between images: LPIPS, a classifier's maps, or the model's discriminator.
 
 LPIPS is Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
 Metric", eq. 1: channels of five feature maps are unit-normalised, weighted by learned non-negative
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from pipeline import weights
 from pipeline.errors import ModelError, check_choice
+from pipeline.metrics import efficientnet
 
-NAMES = ("lpips-alex", "lpips-vgg", "discriminator")
+NAMES = ("lpips-alex", "lpips-vgg", "efficientnet-lite0", "discriminator")
 
 # Keeps the unit normalisation and its gradient finite where a location's features are all zero
 # (flat paper); far below any real feature's energy.
@@ -164,6 +165,30 @@ class Lpips(PerceptualDistance):
         return taps
 
 
+class ClassifierDistance(PerceptualDistance):
+    """Distance in the maps of EfficientNet-Lite0, from fine to coarse; a second opinion beside
+    LPIPS, whose heads were fitted to what people see. Not comparable with it.
+
+    Each map is unit-normalised over channels, averaged over space and over maps.
+    """
+
+    name = "efficientnet-lite0"
+
+    def __init__(
+        self, tensors: dict[str, Tensor], smallest_px: int = 0, largest_px: int = 0
+    ) -> None:
+        """`tensors`: the published ones (see `efficientnet.fold`), on their device."""
+        super().__init__(smallest_px, largest_px)
+        self._network = efficientnet.fold(tensors)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        found = efficientnet.maps(self._network, images)
+        return [
+            unit_channels(layer) / (len(found) * layer.shape[2] * layer.shape[3]) ** 0.5
+            for layer in found
+        ]
+
+
 class DiscriminatorDistance(PerceptualDistance):
     """Distance in the features of a StyleGAN discriminator's blocks: trained on drawings, but
     blind to what the discriminator never needed; a stand-in, not comparable with LPIPS.
@@ -225,7 +250,7 @@ def load(
 
     `discriminator` is needed for that name only. `smallest_px`, `largest_px`: see
     PerceptualDistance; the published LPIPS figures are those without resizing (both 0).
-    `mixed`: see Lpips; the discriminator's distance has no such thing.
+    `mixed`: see Lpips; the other distances have no such thing.
     ModelError where the weights are not in the cache.
     """
     check_choice("perceptual", name, NAMES)
@@ -239,6 +264,8 @@ def load(
             f"The weights of {name} are not on this machine; run `python -m scripts.fetch_weights` "
             "while online."
         )
+    if name == ClassifierDistance.name:
+        return ClassifierDistance(_tensors(path, device), smallest_px, largest_px)
     return Lpips(name, _tensors(path, device), smallest_px, largest_px, mixed)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
-from pipeline.invert.pti import Projection, Tuning, TuningOptions, noise_maps
+from pipeline.invert.pti import Projection, noise_maps
+from pipeline.invert.tuning import Tuning, TuningOptions, View
 from pipeline.metrics import perceptual
 from pipeline.metrics.perceptual import PerceptualDistance
 from pipeline.models.build import Generator
@@ -69,7 +70,7 @@ def _tuning(setting: Setting) -> Work:
     options = TuningOptions(stop_at=0.0)
 
     def engine() -> Tuning:
-        return Tuning(copy.deepcopy(generator), distance, target, ws, options)
+        return Tuning(copy.deepcopy(generator), distance, [View(target, ws)], options)
 
     ours, theirs = engine(), engine()
     return Work(lambda: ours.step(), _with_target(lambda: theirs.step(), distance, target))
