@@ -71,7 +71,8 @@ def make_inputs(root: Path, kind: str) -> dict[str, Path]:
     ws = generator.mapping(z, None)
     noise = pti.noise_maps(generator)
     inversion.write_latents(folder / "latents.safetensors", ws, noise)
-    inversion.write_delta(folder / "delta.safetensors", generator, generator, ws)
+    shown = [(ws, pti.noise_maps(generator))]
+    inversion.write_delta(folder / "delta.safetensors", {}, generator, shown)
     rng = np.random.default_rng(1)
     source = rng.integers(0, 256, (200, 260, 3), dtype=np.uint8)
     Image.fromarray(source).save(folder / "source.png")
