@@ -111,7 +111,7 @@ STAGES: tuple[Stage, ...] = (
         run="pipeline.train.stage:run",
         parallel=True,
         inputs={"dataset": "dataset", "resume_from": "model"},
-        transient=("device", "cache_gb", "threads", "rollbacks"),
+        transient=("device", "cache_gb", "threads", "rollbacks", "cuda_graphs", "compile"),
     ),
     Stage(
         name="finetune",
@@ -122,7 +122,7 @@ STAGES: tuple[Stage, ...] = (
         run="pipeline.train.stage:run",
         parallel=True,
         inputs={"dataset": "dataset", "resume_from": "model"},
-        transient=("device", "cache_gb", "threads", "rollbacks"),
+        transient=("device", "cache_gb", "threads", "rollbacks", "cuda_graphs", "compile"),
     ),
     Stage(
         name="import",

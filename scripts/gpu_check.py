@@ -1,8 +1,9 @@
 """Check and measure the operators on a GPU: `make gpucheck`, or `python -m scripts.gpu_check`.
 
 Builds the kernels, runs every operator against plain torch in float64 (types, layouts, derivatives,
-streams, graphs, the memory checker), measures their time beside the device's ceilings, and writes
-the GPU part of docs/measurements.md. With --device cpu the same tables run on the CPU's operators.
+streams, graphs, the memory checker) and the recorded training and drag steps against the plain
+ones, measures their time beside the device's ceilings, and writes the GPU part of
+docs/measurements.md. With --device cpu the same tables run on the CPU's operators.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
     help="Page to write into (default: docs/measurements.md on a GPU, none on the CPU).",
 )  # fmt: skip
 @click.option("--data", type=click.Path(path_type=Path), help="JSON to write; default: beside it.")
-def main(device: str, quick: bool, repeats: int, page: Path | None, data: Path | None) -> None:
+@click.option("--compile", "compiled", is_flag=True, help="Also measure torch.compile; minutes.")
+def main(
+    device: str, quick: bool, repeats: int, page: Path | None, data: Path | None, compiled: bool
+) -> None:
     """Check the operators on a device and measure them beside its ceilings."""
     import torch
 
@@ -46,7 +50,7 @@ def main(device: str, quick: bool, repeats: int, page: Path | None, data: Path |
         machine=_machine(target) | built,
         outcomes=_check(target, quick),
         sanitizer="not run" if quick or device == "cpu" else _sanitize(),
-        **_measure(target, quick, repeats),
+        **_measure(target, quick, repeats, compiled),
     )
     click.echo(reports.markdown(found))
     if page is None and device == "cuda" and not quick:
@@ -88,7 +92,7 @@ def _check(device: object, quick: bool) -> list:
     import torch
 
     from pipeline.console import progress
-    from scripts.gpu_checks import correctness
+    from scripts.gpu_checks import correctness, steps
 
     assert isinstance(device, torch.device)
     layouts = correctness.LAYOUTS[:1] if quick else correctness.LAYOUTS
@@ -98,21 +102,26 @@ def _check(device: object, quick: bool) -> list:
         for dtype in correctness.dtypes(device)
         for layout in layouts
     ]
+    # The memory checker runs the quick table; a recorded step takes it very long.
+    whole_steps = [] if quick else steps.checks(device)
     outcomes = []
-    with progress("Checking", len(jobs), "combinations") as bar:
+    with progress("Checking", len(jobs) + len(whole_steps), "combinations") as bar:
         for case, dtype, layout in jobs:
             outcomes.append(correctness.run(device, case, dtype, layout))
+            bar.advance()
+        for check in whole_steps:
+            outcomes.append(check())
             bar.advance()
     return outcomes
 
 
-def _measure(device: object, quick: bool, repeats: int) -> dict:
+def _measure(device: object, quick: bool, repeats: int, compiled: bool) -> dict:
     if quick:
         return {"ceilings": None, "timings": []}
     import torch
 
     from pipeline.console import progress
-    from scripts.gpu_checks import speed
+    from scripts.gpu_checks import speed, steps
 
     assert isinstance(device, torch.device)
     on_gpu = device.type == "cuda"
@@ -125,7 +134,13 @@ def _measure(device: object, quick: bool, repeats: int) -> dict:
             for dtype in dtypes:
                 timings.append(speed.measure(device, work, dtype, top, repeats))
                 bar.advance()
-    return {"ceilings": top, "timings": timings}
+    jobs = steps.timings(device, compiled, repeats)
+    taken = []
+    with progress("Measuring", len(jobs), "steps") as bar:
+        for job in jobs:
+            taken.append(job())
+            bar.advance()
+    return {"ceilings": top, "timings": timings, "steps": taken}
 
 
 def _sanitize() -> str:

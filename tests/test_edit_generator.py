@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.edit import drag
+from pipeline.edit import drag, generator
 from pipeline.edit.drag import AddHandle, Limits, Status, Step
 from pipeline.edit.generator import captured, choose_layer, drag_model, free_rows
 from pipeline.edit.sampling import Frame, sample
 from pipeline.edit.strategies import DragGan
 from pipeline.models import stylegan2, stylegan3
+from torch_utils.recording import CannotRecordError
 
 SMALL: dict[str, Any] = {
     "z_dim": 16,
@@ -203,6 +204,25 @@ def test_a_captured_function_gives_maps_that_stay(monkeypatch: pytest.MonkeyPatc
     first = run(torch.ones(1, 3, 4))
     run(torch.zeros_like(torch.ones(1, 3, 4)))
     assert first.unique().tolist() == [12.0]
+
+
+def test_a_step_that_cannot_be_captured_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CannotRecordError("operation not permitted when stream is capturing")
+
+    class OnGpu(torch.nn.Parameter):
+        device = torch.device("cuda")
+
+    network = sg2()
+    plain = drag_model(network, "b16").features(ws_of(network))
+    monkeypatch.setattr(generator, "captured", refuse)
+    monkeypatch.setattr(network, "parameters", lambda: iter([OnGpu(torch.zeros(1))]))
+    assert torch.equal(drag_model(network, "b16").features(ws_of(network)), plain)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "cannot be recorded as CUDA graphs (operation not permitted" in said[0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

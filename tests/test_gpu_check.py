@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.gpu_checks import correctness, report, speed
+from pipeline.train.loss import Latents
+from pipeline.train.recorded import RecordedObjective
+from scripts.gpu_checks import correctness, report, speed, steps
 from scripts.gpu_checks.correctness import Outcome
 from torch_utils import native
+from torch_utils.recording import CannotRecordError, Rerun
 
 CPU = torch.device("cpu")
 
@@ -47,7 +50,11 @@ def test_the_whole_check_on_the_cpu(root: Path, tmp_path: Path) -> None:
     assert text.endswith(f"{report.END}\nafter\n")
     assert "old" not in text
     data = json.loads((tmp_path / "measurements.gpu.json").read_text())
-    assert len(data["correctness"]) == len(correctness.cases()) * 2 * len(correctness.LAYOUTS)
+    operators = len(correctness.cases()) * 2 * len(correctness.LAYOUTS)
+    assert len(data["correctness"]) == operators + len(steps.checks(CPU))
+    assert "| training step stylegan3-t | float32 |" in text
+    assert "| main phases, stylegan2 at 16 px, batch 4 |" in text
+    assert all(step["recorded"] > 0 for step in data["steps"])
     assert all(entry["passed"] for entry in data["correctness"])
     assert {timing["work"] for timing in data["speed"]} == {w.name for w in speed.works(1 / 16)}
     assert all(timing["share"] > 0 for timing in data["speed"])
@@ -114,3 +121,25 @@ def test_the_table_counts_what_failed() -> None:
     found = report.Report({"device": "x"}, [good, bad], None, [], "not run")
     assert found.failures == [bad]
     assert "1 of 2" in report.markdown(found)
+
+
+def test_a_step_that_was_not_recorded_or_differs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, function: object) -> None:
+        raise CannotRecordError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rerun, "record", refuse)
+        outcome = steps.check_training(CPU, "stylegan2", half=False)
+    assert not outcome.passed
+    assert "not recorded" in outcome.remark
+
+    right = RecordedObjective.generator_main
+
+    def wrong(self: RecordedObjective, latents: Latents, gain: float) -> object:
+        other = Latents(latents.z.flip(1), *latents.tensors()[1:])
+        return right(self, other, gain)
+
+    monkeypatch.setattr(RecordedObjective, "generator_main", wrong)
+    outcome = steps.check_training(CPU, "stylegan2", half=False)
+    assert outcome.errors["Gmain"] > outcome.allowed > outcome.errors["Dmain"]
+    assert not outcome.passed

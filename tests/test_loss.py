@@ -134,7 +134,7 @@ def test_style_mixing_takes_rows_after_the_crossover_from_the_other_latent(golde
     z = torch.randn(2, 2, network.z_dim, generator=torch.Generator().manual_seed(1))
     c = torch.zeros(2, 0)
     crossover = torch.tensor([3, network.num_ws])
-    _, mixed = objective.generate(loss.Latents(z[0], c, z[1], crossover))
+    mixed = objective.map_latents(loss.Latents(z[0], c, z[1], crossover))
     first, second = network.mapping(z[0], c), network.mapping(z[1], c)
     assert torch.equal(mixed[0, :3], first[0, :3])
     assert torch.equal(mixed[0, 3:], second[0, 3:])

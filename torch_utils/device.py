@@ -25,6 +25,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", place.local_rank % torch.cuda.device_count())
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on the device, without waiting for what a GPU still has to do.
+
+    A plain copy to a GPU waits until all before it is done, so that nothing is left to overlap.
+    """
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def describe(device: torch.device) -> str:
     """What computes there, and why not what is faster: a phrase for the line at a run's start."""
     place = ranks()

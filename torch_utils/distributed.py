@@ -12,7 +12,6 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -224,18 +223,19 @@ class Share:
 
 
 WHOLE = Share()
-_spread: ContextVar[Share] = ContextVar("share", default=WHOLE)
+# As `_members`; a list and no context variable, because torch.compile can follow it.
+_shares: list[Share] = [WHOLE]
 
 
 @contextlib.contextmanager
 def spread(share: Share) -> Iterator[None]:
     """Inside the block, what layers compute is `share` of a batch; other pieces are computed by
     other processes, or at other times."""
-    token = _spread.set(share)
+    _shares.append(share)
     try:
         yield
     finally:
-        _spread.reset(token)
+        _shares.pop()
 
 
 def draw_rows(draw: Callable[[int], Tensor], count: int) -> Tensor:
@@ -243,13 +243,13 @@ def draw_rows(draw: Callable[[int], Tensor], count: int) -> Tensor:
 
     Every process draws for the whole batch, so that the values do not depend on how it is spread.
     """
-    share = _spread.get()
+    share = _shares[-1]
     return draw(count) if share.count == 1 else draw(count * share.count)[share.rows]
 
 
 def batch_mean(mean: Tensor) -> Tensor:
     """The mean over a whole batch from that over this process's rows; no gradients pass."""
     world = current()
-    if world.size == 1 or _spread.get().count == 1:
+    if world.size == 1 or _shares[-1].count == 1:
         return mean
     return world.sum(mean) / world.size

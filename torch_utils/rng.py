@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def rand(
     """Uniform in [0, 1): torch.rand, the first axis being the images of a batch."""
     count, *rest = shape
     return distributed.draw_rows(
-        lambda rows: torch.rand([rows, *rest], generator=generator, device=device), count
+        lambda rows: torch.rand([rows, *rest], **_from(generator), device=device), count
     )
 
 
@@ -61,8 +62,13 @@ def randn(
     """Unit normal: torch.randn, the first axis being the images of a batch."""
     count, *rest = shape
     return distributed.draw_rows(
-        lambda rows: torch.randn([rows, *rest], generator=generator, device=device), count
+        lambda rows: torch.randn([rows, *rest], **_from(generator), device=device), count
     )
+
+
+def _from(generator: torch.Generator | None) -> dict[str, Any]:
+    """The argument `generator`, left out where there is none: torch.compile cannot follow None."""
+    return {} if generator is None else {"generator": generator}
 
 
 class DataOrder:

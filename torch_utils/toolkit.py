@@ -6,6 +6,7 @@ operators that are compiled.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -104,6 +105,22 @@ def compiler_problem(found: Compiler) -> str | None:
             f"g++ {OLDEST_GCC} or clang++ {OLDEST_CLANG} or later, and name it in CXX"
         )
     return None
+
+
+def torch_compile_problem(device_type: str) -> str | None:
+    """What torch.compile lacks on this machine for a device ("cpu" or "cuda"), with the remedy."""
+    if device_type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "the package triton is not installed; pip install triton"
+        return None
+    path = compiler()
+    if path is None:
+        return "there is no C++ compiler; install g++ or clang++"
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not headers.is_file():
+        return f"{headers} is missing; install Python's headers (python3-dev)"
+    found = examine_compiler(path)
+    return f"{path} does not run" if found is None else compiler_problem(found)
 
 
 # ---- CUDA --------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.console import complain
 from pipeline.edit.drag import DragModel
 from pipeline.models import stylegan3
+from torch_utils.recording import CannotRecordError, graphed
 
 
 def choose_layer(generator: Any) -> str:
@@ -55,8 +57,15 @@ def drag_model(generator: Any, layer: str) -> DragModel:
         )
         return maps
 
-    on_gpu = next(generator.parameters()).device.type == "cuda"
-    features = captured(run, generator.num_ws, generator.w_dim) if on_gpu else run
+    features: Callable[[Tensor], Tensor] = run
+    if next(generator.parameters()).device.type == "cuda":
+        try:
+            features = captured(run, generator.num_ws, generator.w_dim)
+        except CannotRecordError as error:
+            complain(
+                f"edit: the drag step cannot be recorded as CUDA graphs ({error}); it goes on "
+                "without them, which is slower."
+            )
     width = round((frame.width - 2 * frame.offset) / frame.scale)
     height = round((frame.height - 2 * frame.offset) / frame.scale)
     return DragModel(features, frame, width, height)
@@ -68,9 +77,9 @@ def captured(
     """The same function of ws (1 × num_ws × w_dim) as two CUDA graphs, one forward, one backward.
 
     A step then launches two graphs instead of hundreds of kernels, always on the same memory. The
-    map is copied out of it, for the drag keeps that of its first step.
+    map is copied out of it, for the drag keeps that of its first step. CannotRecordError if that is
+    not possible.
     """
     like = torch.zeros(1, num_ws, w_dim, device="cuda", requires_grad=True)
-    replay: Any = torch.cuda.make_graphed_callables(features, (like,))
-
+    replay = graphed(features, like)
     return lambda ws: replay(ws).clone()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, check_choice
 from torch_utils import rng
+from torch_utils.device import send
 from torch_utils.ops.grid_sample import grid_sample
 from torch_utils.ops.upfirdn2d import downsample2d, upsample2d
 
@@ -211,10 +212,10 @@ class AugmentPipe(nn.Module):
         device = images.device
         return AugmentParameters(
             inverse_geometry=geometry,
-            color=None if color is None else color.to(device),
-            band_gains=None if gains is None else gains.to(device),
-            noise=None if noise is None else noise.to(device),
-            cutout=None if cutout is None else cutout.to(device),
+            color=None if color is None else send(color, device),
+            band_gains=None if gains is None else send(gains, device),
+            noise=None if noise is None else send(noise, device),
+            cutout=None if cutout is None else send(cutout, device),
         )
 
     def apply_parameters(self, images: Tensor, parameters: AugmentParameters) -> Tensor:
@@ -350,8 +351,8 @@ class AugmentPipe(nn.Module):
         if bool(moved.all()):
             return self._warp_all(images, inverse)
         rows = moved.nonzero()[:, 0]
-        warped = self._warp_all(images[rows.to(images.device)], inverse[rows])
-        return images.index_copy(0, rows.to(images.device), warped)
+        there = send(rows, images.device)
+        return images.index_copy(0, there, self._warp_all(images[there], inverse[rows]))
 
     def _warp_all(self, images: Tensor, inverse: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -370,7 +371,7 @@ class AugmentPipe(nn.Module):
         to_unit = 1 / torch.tensor([width / 2 + margin_x, height / 2 + margin_y, 1.0])
         theta = to_unit[:, None] * inverse * to_pixels
         size = [images.shape[0], images.shape[1], 2 * (height + 2 * reach), 2 * (width + 2 * reach)]
-        grid = F.affine_grid(theta[:, :2].to(images.device), size, align_corners=False)
+        grid = F.affine_grid(send(theta[:, :2], images.device), size, align_corners=False)
         images = grid_sample(images, grid)
         # Crop what was computed for the filter's sake; the flipped filter undoes sym6's phase.
         return downsample2d(images, self.Hz_geom, down=2, padding=-2 * reach, flip_filter=True)

@@ -103,6 +103,10 @@ class TrainConfig:
     xflip: bool = False
     # Full precision in all layers, also on a GPU.
     fp32: bool = False
+    # On a GPU, launch the main phases as CUDA graphs.
+    cuda_graphs: bool = True
+    # Run the main phases through torch.compile.
+    compile: bool = False
 
     # What is null follows from the number of training images (pipeline/train/advice.py).
     advice: bool = False

@@ -17,8 +17,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,68 +29,19 @@ from pipeline.console import Progress
 from pipeline.errors import Interrupted
 from pipeline.train.divergence import Diverged, what_is_wrong
 from pipeline.train.logbook import Logbook
-from pipeline.train.loss import Latents, Reports, draw_latents, path_length_slopes
+from pipeline.train.loss import Objective, Reports, draw_latents, path_length_slopes
+from pipeline.train.phases import MainLosses, Phase, PhaseInputs, phases
 from pipeline.train.pieces import RunningMeans, passes
 from pipeline.train.recipe import Recipe
-from pipeline.train.state import KEPT_STATES, NetworkName, TrainingState, save_state, saved_states
+from pipeline.train.state import KEPT_STATES, TrainingState, save_state, saved_states
 from pipeline.train.statistics import Statistics
 from torch_utils import rng
-from torch_utils.distributed import ALONE, WHOLE, Share, World, spread
+from torch_utils.device import send
+from torch_utils.distributed import ALONE, Share, World
 
 # Iterations between looks at whether all numbers are finite; each look waits for the device.
 CHECK_EVERY = 4
 BYTES_PER_MB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One optimiser step: which network, which losses, every how many iterations."""
-
-    name: str
-    network: NetworkName
-    main: bool
-    regularise: bool
-    interval: int
-
-
-@dataclass(frozen=True)
-class PhaseInputs:
-    """What a phase works on: the rows of the batch that are this process's.
-
-    images: real ones, N×C×H×W in [-1, 1]; labels: N × c_dim; latents: for the images G makes.
-    path_length_noise: unit normal, shaped as the part of the batch that is measured; None: drawn.
-    seed: of whatever the networks and the augmentation draw for themselves.
-    share: which rows of the whole batch these are.
-    """
-
-    images: Tensor
-    labels: Tensor
-    latents: Latents
-    path_length_noise: Tensor | None = None
-    seed: int = 0
-    share: Share = WHOLE
-
-    def parts(self, count: int) -> list[PhaseInputs]:
-        """`count` equal pieces; see pieces.py."""
-        return [self._part(Share(index, count)) for index in range(count)]
-
-    def _part(self, piece: Share) -> PhaseInputs:
-        noise = self.path_length_noise
-        return PhaseInputs(
-            self.images[piece.rows],
-            self.labels[piece.rows],
-            self.latents.rows(piece.rows),
-            None if noise is None else noise[piece.rows],
-            self.seed,
-            self.share.piece(piece.index, piece.count),
-        )
-
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
-        """Inside the block layers draw what falls to these rows of the batch."""
-        torch.manual_seed(self.seed)
-        with spread(self.share):
-            yield
 
 
 class Images(Protocol):
@@ -113,22 +63,6 @@ class Cadence:
     kept_states: int = KEPT_STATES
 
 
-def phases(recipe: Recipe) -> list[Phase]:
-    """The phases in their order; without an interval, the regulariser joins the main phase."""
-    order: list[Phase] = []
-    networks: tuple[tuple[NetworkName, int | None, float], ...] = (
-        ("G", recipe.path_length_interval, recipe.path_length_weight),
-        ("D", recipe.r1_interval, recipe.r1_gamma),
-    )
-    for network, interval, weight in networks:
-        if interval is None:
-            order.append(Phase(f"{network}both", network, True, weight > 0, 1))
-        else:
-            order.append(Phase(f"{network}main", network, True, False, 1))
-            order.append(Phase(f"{network}reg", network, False, True, interval))
-    return order
-
-
 def train(
     state: TrainingState,
     recipe: Recipe,
@@ -142,6 +76,7 @@ def train(
     bar: Progress,
     stop: Callable[[], bool],
     world: World = ALONE,
+    losses: MainLosses | None = None,
 ) -> None:
     """Train from where `state` is until `recipe.total_images` were seen.
 
@@ -149,6 +84,8 @@ def train(
     `on_snapshot(images_seen)` before each; the numbers it returns go into the log. Interrupted when
     `stop` says so (the state is saved then), Diverged when numbers are not finite or far too large;
     the state is of no use then, the saved ones are.
+
+    `losses` computes the main phases (default: the state's objective).
 
     Every process of `world` calls this with its own `images` and the same of everything else. The
     first one alone has a `logbook`, calls `on_snapshot` and writes into `states`.
@@ -163,7 +100,7 @@ def train(
         started = time.monotonic()
         iteration = state.images_seen // recipe.batch
         inputs = draw_inputs(state, recipe, images, seed, world)
-        run_iteration(state, recipe, inputs, iteration, world)
+        run_iteration(state, recipe, inputs, iteration, world, losses)
 
         before = state.images_seen
         state.images_seen += recipe.batch
@@ -203,7 +140,7 @@ def draw_inputs(
     """What each phase of the next iteration works on, by phase name."""
     seen, batch = state.images_seen, recipe.batch
     generator, device = state.objective.generator, state.objective.device
-    real, labels = (tensor.to(device) for tensor in images.batch(seen, batch))
+    real, labels = (send(tensor, device) for tensor in images.batch(seen, batch))
     inputs = {}
     for phase in phases(recipe):
         # For the whole batch, whatever its share here, so that the values do not depend on that.
@@ -229,17 +166,23 @@ def run_iteration(
     inputs: Mapping[str, PhaseInputs],
     iteration: int,
     world: World = ALONE,
+    losses: MainLosses | None = None,
 ) -> None:
     """One iteration: every phase that is due, then the averaged generator."""
     state.objective.blur_sigma = recipe.blur(state.images_seen)
     for phase in phases(recipe):
         if iteration % phase.interval == 0:
-            run_phase(state, recipe, phase, inputs[phase.name], world)
+            run_phase(state, recipe, phase, inputs[phase.name], world, losses)
     update_average(state.averaged, state.objective.generator, recipe.ema_beta(state.images_seen))
 
 
 def run_phase(
-    state: TrainingState, recipe: Recipe, phase: Phase, inputs: PhaseInputs, world: World = ALONE
+    state: TrainingState,
+    recipe: Recipe,
+    phase: Phase,
+    inputs: PhaseInputs,
+    world: World = ALONE,
+    losses: MainLosses | None = None,
 ) -> None:
     """Gradients of the phase's losses, and one step of the network's optimiser."""
     optimizer = state.optimizers[phase.network]
@@ -248,7 +191,7 @@ def run_phase(
     optimizer.zero_grad(set_to_none=True)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    add_gradients(state, phase, inputs.parts(passes(recipe, world.size)), world)
+    add_gradients(state, phase, inputs.parts(passes(recipe, world.size)), world, losses)
     for parameter in parameters:
         parameter.requires_grad_(False)
 
@@ -260,23 +203,30 @@ def run_phase(
 
 
 def add_gradients(
-    state: TrainingState, phase: Phase, parts: Sequence[PhaseInputs], world: World = ALONE
+    state: TrainingState,
+    phase: Phase,
+    parts: Sequence[PhaseInputs],
+    world: World = ALONE,
+    losses: MainLosses | None = None,
 ) -> None:
     """Accumulate the gradients of the phase's losses over equal parts, and what they measure."""
+    # Only phases without a regulariser have a recorded form.
+    if losses is None or phase.regularise:
+        losses = state.objective
     # A regulariser that acts every k-th iteration acts k times as strongly.
     gain = phase.interval / len(parts)
     if phase.network == "G":
         if phase.main:
             for part in parts:
                 with part.drawing():
-                    state.statistics.add(state.objective.generator_main(part.latents, gain))
+                    state.statistics.add(losses.generator_main(part.latents, gain))
         if phase.regularise:
             _add_path_length_gradients(state, parts, phase.interval * world.size, world)
         return
     means = RunningMeans(state.objective.generator, len(parts) if phase.main else 1)
     for part in parts:
         with part.drawing():
-            reports = _add_discriminator_gradients(state, phase, part, gain)
+            reports = _add_discriminator_gradients(state.objective, losses, phase, part, gain)
         means.after_pass()
         state.statistics.add(reports)
         if "sign_real" in reports:
@@ -285,9 +235,10 @@ def add_gradients(
 
 
 def _add_discriminator_gradients(
-    state: TrainingState, phase: Phase, part: PhaseInputs, gain: float
+    objective: Objective, losses: MainLosses, phase: Phase, part: PhaseInputs, gain: float
 ) -> Reports:
-    objective = state.objective
+    if phase.main and not phase.regularise:
+        return losses.discriminator_main(part.latents, part.images, part.labels, gain)
     reports: Reports = {}
     if phase.main:
         reports |= objective.discriminator_fake(part.latents, gain)

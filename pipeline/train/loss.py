@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.models.build import Generator
 from torch_utils import rng
+from torch_utils.device import send
 from torch_utils.ops.upfirdn2d import filter2d
 
 # Path length is measured on this share of the batch (Karras 2020, section 3.2: it costs less so).
@@ -118,8 +119,14 @@ class Latents:
         return self._each(lambda tensor: tensor[chosen])
 
     def to(self, device: torch.device) -> Latents:
-        """The same on another device."""
-        return self._each(lambda tensor: tensor.to(device))
+        """The same on another device; does not wait for it."""
+        return self._each(lambda tensor: send(tensor, device))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors in the order of the fields, up to the last that there is."""
+        if self.mixing_z is None or self.crossover is None:
+            return self.z, self.c
+        return self.z, self.c, self.mixing_z, self.crossover
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Latents:
         return Latents(
@@ -183,9 +190,32 @@ class Objective:
         self.device = next(generator.parameters()).device
         self.path_length_mean = torch.zeros((), device=self.device)
         self.blur_sigma = 0.0
+        self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
 
-    def generate(self, latents: Latents, update_averages: bool = False) -> tuple[Tensor, Tensor]:
-        """(images, ws). `update_averages` also updates w's mean and the magnitude averages."""
+    def compile_networks(self) -> None:
+        """Have torch.compile translate what the main losses run; their first calls take minutes.
+
+        The regularisers keep the networks as they are: compiled code has no second derivative.
+        """
+        self._compiled = (
+            torch.compile(self.generator.synthesis, dynamic=False),
+            torch.compile(self.discriminator, dynamic=False),
+        )
+
+    def generate(self, latents: Latents, update_averages: bool = False) -> Tensor:
+        """Images for the main losses. `update_averages` also updates w's mean and the magnitude
+        averages."""
+        ws = self.map_latents(latents, update_averages)
+        synthesis = self.generator.synthesis if self._compiled is None else self._compiled[0]
+        return synthesis(ws, update_emas=update_averages)
+
+    def answer(self, seen: Tensor, c: Tensor) -> Tensor:
+        """D's logits for the main losses, N×1, of N images as `shown` gives them."""
+        discriminator = self.discriminator if self._compiled is None else self._compiled[1]
+        return discriminator(seen, c)
+
+    def map_latents(self, latents: Latents, update_averages: bool = False) -> Tensor:
+        """ws of the latents, mixed; they require gradients where such are recorded."""
         ws = self.generator.mapping(latents.z, latents.c, update_emas=update_averages)
         if latents.mixing_z is not None and latents.crossover is not None:
             other = self.generator.mapping(latents.mixing_z, latents.c)
@@ -195,20 +225,18 @@ class Objective:
         if torch.is_grad_enabled() and not ws.requires_grad:
             # The mapping network is frozen; path lengths still want the slope of ws.
             ws.requires_grad_()
-        return self.generator.synthesis(ws, update_emas=update_averages), ws
+        return ws
 
-    def judge(self, images: Tensor, c: Tensor) -> Tensor:
-        """Logits of D for N images, N×1, after blur and augmentation."""
+    def shown(self, images: Tensor) -> Tensor:
+        """What D sees of images: blurred and augmented, in one layout of memory whatever p is."""
         if self.blur_sigma > 0:
             images = blur(images, self.blur_sigma)
-        if self.augment is not None:
-            images = self.augment(images)
-        return self.discriminator(images, c)
+        return (images if self.augment is None else self.augment(images)).contiguous()
 
     def generator_main(self, latents: Latents, gain: float = 1.0) -> Reports:
         """G: make images that D takes for real."""
-        images, _ = self.generate(latents)
-        logits = self.judge(images, latents.c)
+        images = self.generate(latents)
+        logits = self.answer(self.shown(images), latents.c)
         loss = generator_loss(logits)
         loss.mean().mul(gain).backward()
         return _detach({"loss_G": loss, "logits_generated": logits})
@@ -219,7 +247,8 @@ class Objective:
         `noise` (unit normal, shaped as the images) is drawn from torch's global generator if None.
         """
         count = max(len(latents.z) // PATH_LENGTH_BATCH_SHARE, 1)
-        images, ws = self.generate(latents.rows(slice(count)))
+        ws = self.map_latents(latents.rows(slice(count)))
+        images = self.generator.synthesis(ws)
         noise = rng.randn(images.shape, device=images.device) if noise is None else noise
         return path_lengths(images, ws, noise)
 
@@ -230,11 +259,18 @@ class Objective:
     def discriminator_fake(self, latents: Latents, gain: float = 1.0) -> Reports:
         """D: tell made images from real ones; also the moment when G's averages are updated."""
         with torch.no_grad():
-            images, _ = self.generate(latents, update_averages=True)
-        logits = self.judge(images, latents.c)
+            images = self.generate(latents, update_averages=True)
+        logits = self.answer(self.shown(images), latents.c)
         loss = discriminator_loss_fake(logits)
         loss.mean().mul(gain).backward()
         return _detach({"loss_D_fake": loss, "logits_fake": logits, "sign_fake": logits.sign()})
+
+    def discriminator_main(
+        self, latents: Latents, images: Tensor, c: Tensor, gain: float = 1.0
+    ) -> Reports:
+        """D: both of its losses without a regulariser."""
+        fake = self.discriminator_fake(latents, gain)
+        return fake | self.discriminator_real(images, c, gain=gain)
 
     def discriminator_real(
         self,
@@ -247,7 +283,8 @@ class Objective:
     ) -> Reports:
         """D: know the real images (`main`), with a slope that stays small there (`r1`)."""
         images = images.detach().requires_grad_(r1)
-        logits = self.judge(images, c)
+        seen = self.shown(images)
+        logits = self.discriminator(seen, c) if r1 else self.answer(seen, c)
         reports: Reports = {}
         terms: list[Tensor] = []
         if main:

@@ -24,7 +24,7 @@ from PIL import Image
 from pipeline.console import catch_stop, progress, say
 from pipeline.data.crop_rule import read_crop_rule
 from pipeline.data.dataset import Dataset
-from pipeline.errors import Interrupted, TrainingError
+from pipeline.errors import ConfigError, Interrupted, TrainingError
 from pipeline.models import checkpoint
 from pipeline.models.characters import read_characters, write_characters
 from pipeline.train import loop
@@ -41,14 +41,17 @@ from pipeline.train.divergence import (
 )
 from pipeline.train.images import TrainingImages
 from pipeline.train.logbook import STATISTICS, Logbook, tile
+from pipeline.train.pieces import passes
 from pipeline.train.prefetch import Prefetched
 from pipeline.train.publication import read_record
 from pipeline.train.recipe import Recipe, make_recipe
+from pipeline.train.recorded import RecordedObjective
 from pipeline.train.snapshots import FixedLatents, Judge, reals_grid
 from pipeline.train.start import TRAINING_STATE, Start, architecture, prepare
 from pipeline.train.state import TrainingState, restore_latest, saved_states
-from torch_utils import distributed
+from torch_utils import distributed, toolkit
 from torch_utils.device import choose_device, describe
+from torch_utils.recording import recorder_for
 
 REALS = "reals.png"
 RECIPE = "recipe.json"
@@ -101,6 +104,7 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
 def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> Job:
     world = distributed.current()
     device = choose_device(config.device)
+    _check_compile(config, device)
     dataset = Dataset(inputs["dataset"])
     base = inputs.get("resume_from")
     chosen = choose(
@@ -126,6 +130,14 @@ def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> 
     )
     judge = Judge(config, images, dataset.images, chosen, out, device)
     return Job(config, recipe, images, len(chosen.heldout), base, out, device, judge)
+
+
+def _check_compile(config: TrainConfig, device: torch.device) -> None:
+    problem = toolkit.torch_compile_problem(device.type) if config.compile else None
+    if problem is not None:
+        raise ConfigError(
+            f"{config.STAGE}.compile=true is not possible here: {problem}, or leave it out."
+        )
 
 
 def _is_conditional(config: TrainConfig, dataset: Dataset, base: Path | None) -> bool:
@@ -230,6 +242,9 @@ def _train(job: Job, state: TrainingState) -> None:
         return job.judge.measure(state.networks, images_seen)
 
     left = (recipe.total_images - state.images_seen) / 1000
+    if config.compile:
+        state.objective.compile_networks()
+    losses = _recorded(job, state)
     try:
         with (
             catch_stop() as asked_to_stop,
@@ -252,6 +267,7 @@ def _train(job: Job, state: TrainingState) -> None:
                 bar=bar,
                 stop=lambda: asked_to_stop() or (out / STOP).exists(),
                 world=world,
+                losses=losses,
             )
     except Interrupted:
         (out / STOP).unlink(missing_ok=True)
@@ -259,6 +275,22 @@ def _train(job: Job, state: TrainingState) -> None:
     finally:
         if logbook is not None:
             logbook.close()
+
+
+def _recorded(job: Job, state: TrainingState) -> RecordedObjective | None:
+    """The main losses as CUDA graphs, where those are wanted and there is a GPU."""
+    recorder = recorder_for(job.device) if job.config.cuda_graphs else None
+    if recorder is None:
+        return None
+    world = distributed.current()
+    return RecordedObjective(
+        state.objective,
+        {name: list(parameters.values()) for name, parameters in state.trainable.items()},
+        gain=1 / passes(job.recipe, world.size),
+        recorder=recorder,
+        processes=world.size,
+        name=job.config.STAGE,
+    )
 
 
 def _was_finished(out: Path) -> bool:

@@ -104,14 +104,16 @@ def new_state(
         "G": lazy_adam(recipe.generator_lr, recipe.path_length_interval),
         "D": lazy_adam(recipe.discriminator_lr, recipe.r1_interval),
     }
+    on_gpu = objective.device.type == "cuda"
     optimizers = {
         network: torch.optim.Adam(
             list(parameters.values()),
             lr=rates[network][0],
             betas=rates[network][1],
             eps=ADAM_EPSILON,
-            # One call for all tensors instead of a Python loop over them.
-            foreach=True,
+            # One call for all tensors instead of a Python loop over them; on a GPU, one kernel.
+            foreach=not on_gpu,
+            fused=on_gpu,
         )
         for network, parameters in trainable.items()
     }
@@ -242,9 +244,10 @@ def _set(state: TrainingState, numbers: Mapping[str, float], tensors: Mapping[st
         for name, parameter in state.trainable[network_name].items():
             entry = _under(saved, name)
             if entry:
-                # Adam counts its steps on the CPU.
+                # Adam counts its steps on the CPU, unless it is one kernel.
+                on_cpu = () if optimizer.defaults["fused"] else ("step",)
                 optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device)
+                    key: value if key in on_cpu else value.to(parameter.device)
                     for key, value in entry.items()
                 }
     device = state.objective.device

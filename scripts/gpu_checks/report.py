@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scripts.gpu_checks.correctness import Outcome
 from scripts.gpu_checks.speed import Ceilings, Timing
+from scripts.gpu_checks.steps import StepTiming
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
 
@@ -22,6 +23,7 @@ class Report:
     ceilings: Ceilings | None
     timings: Sequence[Timing]
     sanitizer: str
+    steps: Sequence[StepTiming] = ()
 
     @property
     def failures(self) -> list[Outcome]:
@@ -40,13 +42,15 @@ def markdown(report: Report) -> str:
         "| type | allowed | y | dx | db | second derivative |",
         "|---|---|---|---|---|---|",
     ]
-    for dtype in dict.fromkeys(outcome.dtype for outcome in report.outcomes):
-        of_type = [outcome for outcome in report.outcomes if outcome.dtype == dtype]
+    operators = [outcome for outcome in report.outcomes if "y" in outcome.errors]
+    for dtype in dict.fromkeys(outcome.dtype for outcome in operators):
+        of_type = [outcome for outcome in operators if outcome.dtype == dtype]
         worst = [
             f"{max(o.errors.get(key, 0.0) for o in of_type):.1e}"
             for key in ("y", "dx", "db", "ddy")
         ]
         lines.append(f"| {dtype} | {of_type[0].allowed:.0e} | {' | '.join(worst)} |")
+    lines += _recorded(report.outcomes)
     for failure in report.failures:
         errors = ", ".join(f"{key} {value:.1e}" for key, value in failure.errors.items())
         lines.append(
@@ -72,7 +76,45 @@ def markdown(report: Report) -> str:
             f"| {t.share:.0%} |"
             for t in report.timings
         ]
+    if report.steps:
+        lines += [
+            "",
+            "### Steps",
+            "",
+            "Recorded: as CUDA graphs, where there is a GPU. Compiled: by torch.compile, and then "
+            "recorded. Medians of interleaved repeats.",
+            "",
+            "| step | plain, ms | recorded, ms | compiled, ms |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {step.step} | {step.plain * 1e3:.2f} | {_ms(step.recorded)} "
+            f"| {_ms(step.compiled)} |"
+            for step in report.steps
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _recorded(outcomes: Sequence[Outcome]) -> list[str]:
+    """Recorded steps against plain ones."""
+    found = [outcome for outcome in outcomes if outcome.layout == "recorded" and outcome.errors]
+    if not found:
+        return []
+    lines = [
+        "",
+        "Recorded steps against the same steps run plainly, relative error:",
+        "",
+        "| step | type | allowed | errors |",
+        "|---|---|---|---|",
+    ]
+    for outcome in found:
+        errors = ", ".join(f"{key} {value:.1e}" for key, value in outcome.errors.items())
+        lines.append(f"| {outcome.case} | {outcome.dtype} | {outcome.allowed:.0e} | {errors} |")
+    return lines
+
+
+def _ms(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1e3:.2f}"
 
 
 def write(report: Report, page: Path, data: Path) -> None:
@@ -99,6 +141,7 @@ def as_json(report: Report) -> str:
                 asdict(outcome) | {"passed": outcome.passed} for outcome in report.outcomes
             ],
             "ceilings": asdict(report.ceilings) if report.ceilings else None,
+            "steps": [asdict(step) for step in report.steps],
             "speed": [asdict(timing) | {"share": timing.share} for timing in report.timings],
         },
         indent=1,
