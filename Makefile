@@ -40,10 +40,10 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune import export encoder invert edit evaluate compare samples report doctor bench clean
+.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune import export encoder invert edit evaluate compare samples report doctor bench bench-invert clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 setup: $(VENV)/.ready build/kernels/.made ## make .venv, install the tested versions, fetch model files, check the machine
 
@@ -134,6 +134,9 @@ lint: setup ## ruff and mypy
 
 bench: setup ## measure the program against the public formulation (some minutes): OUT=folder ARGS="--only drag-stylegan2"
 	$(PY) -m scripts.bench --out "$(or $(OUT),bench)" $(ARGS)
+
+bench-invert: setup ## measure inversion on held-out painted faces: MODEL=model/x OUT=folder ARGS="--count 8 --methods w_avg,encoder"
+	$(PY) -m scripts.bench_invert "$(or $(MODEL),model/$(CHARACTER))" --out "$(or $(OUT),bench-invert)" $(ARGS)
 
 doctor: setup ## what this machine has, which operators run and why, what to do for more
 	$(PY) -m scripts.doctor

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.invert import placement, pti, weight_forms
 from pipeline.invert.latent_prior import LatentPrior
 from pipeline.invert.plateau import Plateau
+from pipeline.invert.refinement import Refinement
 from pipeline.invert.tuning import Tuning, TuningOptions, View
 from pipeline.metrics import perceptual
 from pipeline.metrics.closeness import psnr_db
@@ -117,6 +118,40 @@ def test_a_settled_projection_jumps_to_the_falling_rate() -> None:
     assert len(rates) == 10
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.1 * rates[0]
+
+
+# ---- few steps from a near start ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["stylegan2", "stylegan3"])
+def test_refinement_needs_few_steps_and_goes_on_as_if_never_left(kind: str) -> None:
+    generator = tiny(kind)
+    before = copy.deepcopy(generator.state_dict())
+    z = torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
+    ws = generator.mapping(z, torch.zeros(2, 0))
+    target = pti.picture_of(generator, ws[:1])
+    extras = pti.Extras(motion=torch.zeros(3) if kind == "stylegan3" else None)
+
+    def new() -> Refinement:
+        return Refinement(generator, Pixels(), target, ws[1:, :1], 20, extras)
+
+    straight, interrupted = new(), new()
+    steps = []
+    while not straight.finished:
+        steps.append(straight.step())
+    assert steps[-1].distance < 0.2 * steps[0].distance
+    assert sum(step.evaluations for step in steps) < 2.5 * len(steps)
+    for _ in range(5):
+        interrupted.step()
+    saved = {key: value.detach().clone() for key, value in interrupted.tensors().items()}
+    resumed = new()
+    resumed.load(saved, 5)
+    while not resumed.finished:
+        resumed.step()
+    torch.testing.assert_close(resumed.ws(), straight.ws(), atol=1e-5, rtol=1e-5)
+    assert straight.buffers().keys() == pti.own_buffers(generator).keys()
+    for key, value in generator.state_dict().items():
+        assert torch.equal(value, before[key])
 
 
 # ---- forms of weights -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError, check_choice, check_range
 ALIGNMENTS = ("auto", "face", "none")
 SPACES = ("w", "w+")
 STARTS = ("auto", "w_avg", "best", "encoder")
+OPTIMISERS = ("auto", "adam", "l-bfgs")
 TRANSFORMS = ("fixed", "optimised")
 WEIGHTS = ("low-rank", "all")
 PERCEPTUALS = ("auto", "lpips-alex", "lpips-vgg", "efficientnet-lite0", "discriminator")
@@ -31,9 +32,10 @@ class ProjectConfig:
     w_samples: int = 10000
     steps: int = 450
     learning_rate: float = 0.01
-    # The same where an encoder gave the start.
+    # The same where an encoder gave the start; 0 takes its word.
     encoder_steps: int = 20
-    encoder_learning_rate: float = 0.05
+    # adam: StyleGAN2's projector | l-bfgs: few and long steps | auto: l-bfgs after an encoder.
+    optimiser: str = "auto"
     # Shares of the steps over which the rate rises and falls.
     rampup: float = 0.05
     rampdown: float = 0.25
@@ -60,8 +62,8 @@ class ProjectConfig:
         check_choice("project.transform", self.transform, TRANSFORMS)
         check_range("project.steps", self.steps, 1, 100_000)
         check_range("project.encoder_steps", self.encoder_steps, 0, 100_000)
-        for name in ("learning_rate", "encoder_learning_rate"):
-            check_range(f"project.{name}", getattr(self, name), 0, 10, low_open=True)
+        check_choice("project.optimiser", self.optimiser, OPTIMISERS)
+        check_range("project.learning_rate", self.learning_rate, 0, 10, low_open=True)
         for name in ("rampup", "rampdown", "w_noise_ramp"):
             check_range(f"project.{name}", getattr(self, name), 0, 1)
         check_range("project.w_noise", self.w_noise, 0, 10)

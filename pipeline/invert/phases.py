@@ -21,6 +21,7 @@ from pipeline.errors import Interrupted
 from pipeline.invert import placement, pti, weight_forms
 from pipeline.invert.config import TuneConfig
 from pipeline.invert.plateau import Plateau
+from pipeline.invert.refinement import Refinement
 from pipeline.invert.resume import State, Workspace
 from pipeline.invert.subject import Subject
 from pipeline.invert.tuning import LocalityOptions, Tuning, TuningOptions, View
@@ -154,9 +155,9 @@ def _projection(subject: Subject, target: Tensor, character: int | None) -> pti.
     options, generator = subject.config.project, subject.generator
     z, c = subject.latents(options.w_samples, character, "invert w statistics")
     start, deviation = pti.w_statistics(generator, z, c)
-    steps, rate = options.steps, options.learning_rate
+    steps = options.steps
     if subject.start == "encoder":
-        steps, rate = options.encoder_steps, options.encoder_learning_rate
+        steps = options.encoder_steps
         if steps == 0:
             return None
         start = subject.encoded(target)
@@ -165,9 +166,16 @@ def _projection(subject: Subject, target: Tensor, character: int | None) -> pti.
         start = pti.best_start(generator, subject.metric, target, z, c)
     if options.space == "w+":
         start = start.expand(-1, generator.num_ws, -1)
-    motion = None
-    if options.transform == "optimised":
-        motion = _nearest_motion(subject, target, start)
+    moves = options.transform == "optimised"
+    extras = pti.Extras(
+        prior_weight=options.prior_weight,
+        prior=subject.prior(character) if options.prior_weight else None,
+        mse_weight=options.mse_weight,
+        term=subject.term(target),
+        motion=_nearest_motion(subject, target, start) if moves else None,
+    )
+    if subject.optimiser == "l-bfgs":
+        return Refinement(generator, subject.metric, target, start, steps, extras)
     return pti.Projection(
         generator,
         subject.metric,
@@ -180,21 +188,15 @@ def _projection(subject: Subject, target: Tensor, character: int | None) -> pti.
         },
         pti.ProjectionSchedule(
             steps=steps,
-            learning_rate=rate,
-            # An encoder's start is near: noise would lead away from it, and few steps must fall.
+            learning_rate=options.learning_rate,
             rampup=options.rampup,
-            rampdown=0.5 if subject.start == "encoder" else options.rampdown,
+            rampdown=options.rampdown,
+            # It would lead away from a start that is near.
             w_noise=0.0 if subject.start == "encoder" else options.w_noise,
             w_noise_ramp=options.w_noise_ramp,
             noise_weight=options.noise_weight,
         ),
-        pti.Extras(
-            prior_weight=options.prior_weight,
-            prior=subject.prior(character) if options.prior_weight else None,
-            mse_weight=options.mse_weight,
-            term=subject.term(target),
-            motion=motion,
-        ),
+        extras,
     )
 
 

@@ -77,6 +77,7 @@ class ProjectionStep:
     noise_penalty: float  # not yet weighted
     prior: float  # not yet weighted; 0 where it has no weight
     loss: float
+    evaluations: int = 1  # pictures with their gradients that the step took
 
 
 def noise_regulariser(noise: Tensor) -> Tensor:
@@ -267,8 +268,20 @@ class Projection:
         for group in self._adam.param_groups:
             group["lr"] = rate
         jitter = self._w_std * self.schedule.w_noise_scale(step + self._skipped)
-        ws = (self.w + unit_noise * jitter).expand(-1, self._generator.num_ws, -1)
-        image = self._picture(ws)
+        loss, measured = self.loss(self.w + unit_noise * jitter, step, rate)
+        check_finite(measured.loss, "looking for the pivot", step)
+        self._adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self._adam.step()
+        with torch.no_grad():
+            for value in self.noise.values():
+                value.copy_(normalise_noise(value))
+        self.step_index += 1
+        return measured
+
+    def loss(self, w: Tensor, step: int, rate: float) -> tuple[Tensor, ProjectionStep]:
+        """The loss at w (of self.w's shape), differentiable, and what it consists of."""
+        image = self._picture(w.expand(-1, self._generator.num_ws, -1))
         distance = self._perceptual.distance(self._perceptual.features(image), self._target).sum()
         penalty = distance.new_zeros([])
         for value in self.noise.values():
@@ -279,15 +292,7 @@ class Projection:
         measured = ProjectionStep(
             step, rate, distance.item(), penalty.item(), prior.item(), loss.item()
         )
-        check_finite(measured.loss, "looking for the pivot", step)
-        self._adam.zero_grad(set_to_none=True)
-        loss.backward()
-        self._adam.step()
-        with torch.no_grad():
-            for value in self.noise.values():
-                value.copy_(normalise_noise(value))
-        self.step_index += 1
-        return measured
+        return loss, measured
 
     def _extra_losses(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The prior's penalty, not yet weighted, and the weighted sum of all that was asked for."""

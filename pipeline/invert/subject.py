@@ -80,6 +80,14 @@ class Subject:
         return ("encoder" if self.encoder else "w_avg") if asked == "auto" else asked
 
     @property
+    def optimiser(self) -> str:
+        """What looks for the pivot: adam or l-bfgs."""
+        asked = self.config.project.optimiser
+        if asked != "auto":
+            return asked
+        return "l-bfgs" if self.start == "encoder" else "adam"
+
+    @property
     def character(self) -> int | None:
         """The class that the settings name; None if they name none."""
         return find_character(
