@@ -100,7 +100,7 @@ def test_seed_index_and_character_all_matter() -> None:
 def test_golden_landmarks(root: Path) -> None:
     """Landmarks of fixed draws stay as recorded, whatever the Skia version paints.
 
-    Regenerate: python -m tests.test_painter
+    Regenerate: PYTHONPATH=tests python -m tests.test_painter
     """
     recorded = json.loads((root / GOLDEN).read_text())
     assert golden_landmarks().keys() == recorded.keys()

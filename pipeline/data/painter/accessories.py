@@ -11,12 +11,12 @@ from pipeline.data.painter.colours import WHITE, Colour, from_hex, lighten, mix,
 from pipeline.data.painter.curves import Array, brush, ellipse, moved, spline
 from pipeline.data.painter.features import Features
 from pipeline.data.painter.hair import paint_bow
-from pipeline.data.painter.hair_shapes import HAIR_FLAT
+from pipeline.data.painter.hair_locks import HAIR_FLAT
 from pipeline.data.painter.identity import Accessory, Identity
 from pipeline.data.painter.pose import Frame
 
 PART = "accessories"
-LINE = 0.026
+LINE = 0.019
 
 
 def _ink(colour: Colour) -> Colour:
@@ -91,10 +91,10 @@ def _glasses(drawing: Drawing, identity: Identity, frame: Frame, item: Accessory
         lens = frame.head(rim, 0.66 - 0.35 * rim[:, 0] ** 2)
         drawing.fill(lens, WHITE, None, 0.10)
         closed = np.concatenate([lens, lens[:2]])
-        drawing.fill(brush(closed, frame.line(0.042), "even"), ink, PART)
+        drawing.fill(brush(closed, frame.line(0.034), "even"), ink, PART)
         gleam = np.array([(-0.24, -0.14), (-0.12, -0.18), (-0.22, 0.08), (-0.29, 0.08)])
         drawing.fill(frame.face(moved(gleam, side * spacing, 0.06)), WHITE, None, 0.45)
-        arm = np.array([(side * (spacing + 0.36), -0.06), (side * 1.04, -0.12)])
+        arm = np.array([(side * (spacing + 0.36), -0.02), (side * 1.04, -0.12)])
         drawing.fill(
             brush(frame.head(arm, np.array([0.3, -0.1]), 0.5), frame.line(0.036), "even"), ink, PART
         )

@@ -38,11 +38,13 @@ Stop = tuple[float, Colour, float]  # position 0..1, colour, opacity 0..1
 
 
 class _Operation(NamedTuple):
-    """One step of the display list: a fill (paint set), a clip (no paint), or its end (no path)."""
+    """One step of the display list: a fill (both set), a clip (no paint), a layer that its paint
+    filters (no path), or the end of a clip or layer (neither)."""
 
     path: skia.Path | None
     paint: skia.Paint | None
     part: str | None
+    matrix: skia.Matrix | None = None  # of what a layer holds
 
 
 def to_path(shapes: Iterable[Array]) -> skia.Path:
@@ -73,6 +75,7 @@ class Drawing:
         self.width = width
         self.height = height
         self._operations: list[_Operation] = []
+        self._grade: skia.Paint | None = None
 
     def _add(self, shapes: Sequence[Array], paint: skia.Paint, part: str | None) -> None:
         self._operations.append(_Operation(to_path(shapes), paint, part))
@@ -156,6 +159,42 @@ class Drawing:
         box = np.array([[0, 0], [self.width, 0], [self.width, self.height], [0, self.height]])
         self._add([box.astype(np.float64)], paint, None)
 
+    def veil(self, start: ArrayLike, end: ArrayLike, colour: Colour, alpha: float) -> None:
+        """Light laid over everything painted so far (screen), fading from one point to another."""
+        colours = [argb(colour, alpha), argb(colour, 0.25 * alpha), argb(colour, 0.0)]
+        shader = skia.GradientShader.MakeLinear([_point(start), _point(end)], colours, [0, 0.5, 1])
+        box = np.array([[0, 0], [self.width, 0], [self.width, self.height], [0, self.height]])
+        paint = skia.Paint(Shader=shader, BlendMode=skia.BlendMode.kScreen)
+        self._add([box.astype(np.float64)], paint, None)
+
+    def set_grade(self, saturation: float, lift: float) -> None:
+        """How the finished picture is graded: `saturation` 1 as painted, `lift` of its blacks."""
+        if saturation == 1.0 and lift == 0.0:
+            self._grade = None
+            return
+        grey = np.array([0.2126, 0.7152, 0.0722]) * (1 - saturation)
+        matrix = np.zeros((4, 5))
+        matrix[:3, :3] = (grey + saturation * np.eye(3)) * (1 - lift)
+        matrix[:3, 4] = lift
+        matrix[3, 3] = 1
+        self._grade = skia.Paint(ColorFilter=skia.ColorFilters.Matrix(matrix.ravel().tolist()))
+
+    @contextmanager
+    def blurred(self, sigma: float) -> Iterator[None]:
+        """Out of focus: what is painted inside the `with`, blurred by a Gaussian (`sigma` px)."""
+        paint = None
+        if sigma > 0.3:
+            blur = skia.ImageFilters.Blur(sigma, sigma, skia.TileMode.kClamp)
+            paint = skia.Paint(ImageFilter=blur)
+            # Spread past the edges, where the blur would else mix in nothing.
+            matrix = skia.Matrix()
+            grow = [1 + 7 * sigma / side for side in (self.width, self.height)]
+            matrix.setScale(grow[0], grow[1], 0.5 * self.width, 0.5 * self.height)
+            self._operations.append(_Operation(None, paint, None, matrix))
+        yield
+        if paint is not None:
+            self._operations.append(_Operation(None, None, None))
+
     @contextmanager
     def clipped(self, shapes: Sequence[Array]) -> Iterator[None]:
         """Restrict what is painted inside the `with` to the shapes' union."""
@@ -169,14 +208,21 @@ class Drawing:
         """The picture: HWC uint8 RGB."""
         pixels = np.zeros((self.height, self.width, 4), dtype=np.uint8)
         canvas = skia.Surface(pixels, colorType=skia.ColorType.kRGBA_8888_ColorType).getCanvas()
-        for path, paint, _ in self._operations:
-            if paint is not None:
+        if self._grade is not None:
+            canvas.saveLayer(None, self._grade)
+        for path, paint, _, matrix in self._operations:
+            if path is not None and paint is not None:
                 canvas.drawPath(path, paint)
             elif path is not None:
                 canvas.save()
                 canvas.clipPath(path, skia.ClipOp.kIntersect, True)
+            elif paint is not None:
+                canvas.saveLayer(None, paint)
+                canvas.concat(matrix)
             else:
                 canvas.restore()
+        if self._grade is not None:
+            canvas.restore()
         return np.ascontiguousarray(pixels[..., :3])
 
     def _flat(self, parts: Sequence[str]) -> NDArray[np.uint8]:
@@ -184,8 +230,8 @@ class Drawing:
         pixels = np.zeros((self.height, self.width, 4), dtype=np.uint8)
         canvas = skia.Surface(pixels, colorType=skia.ColorType.kRGBA_8888_ColorType).getCanvas()
         values = {part: PARTS.index(part) for part in parts}
-        for path, paint, part in self._operations:
-            if paint is not None:
+        for path, paint, part, _ in self._operations:
+            if path is not None and paint is not None:
                 if part in values:
                     flat = skia.Paint(
                         AntiAlias=False,
@@ -198,6 +244,8 @@ class Drawing:
             elif path is not None:
                 canvas.save()
                 canvas.clipPath(path, skia.ClipOp.kIntersect, False)
+            elif paint is not None:
+                canvas.save()
             else:
                 canvas.restore()
         return np.ascontiguousarray(pixels[..., 0])

@@ -44,40 +44,40 @@ class Expression:
 EXPRESSIONS: dict[str, Expression] = {
     "neutral": Expression(),
     "smile": Expression(
-        brow_raise=0.15, brow_bend=0.3, lower_lid=0.25, left_lid=0.92, right_lid=0.92,
-        mouth_smile=0.9, mouth_width=1.25, blush=0.45,
+        brow_raise=0.2, brow_bend=0.35, lower_lid=0.35, left_lid=0.92, right_lid=0.92,
+        mouth_smile=1.0, mouth_width=1.45, blush=0.5,
     ),
     "laugh": Expression(
-        brow_raise=0.45, brow_bend=0.5, left_lid=0.0, right_lid=0.0, lid_bend=1.0,
-        mouth_open=0.85, mouth_smile=1.0, mouth_width=1.4, teeth=0.8, blush=0.7,
+        brow_raise=0.5, brow_bend=0.5, left_lid=0.0, right_lid=0.0, lid_bend=1.0,
+        mouth_open=0.85, mouth_smile=1.0, mouth_width=1.42, teeth=0.8, blush=0.7,
     ),
     "sad": Expression(
-        brow_raise=0.1, brow_tilt=-0.9, brow_squeeze=0.4, left_lid=0.72, right_lid=0.72,
-        lid_slant=-0.7, gaze_y=0.35, shine=1.25, mouth_smile=-0.65, mouth_width=0.8,
-        blush=0.3, tears=0.55,
+        brow_raise=0.15, brow_tilt=-1.0, brow_squeeze=0.5, left_lid=0.68, right_lid=0.68,
+        lid_slant=-0.8, gaze_y=0.4, shine=1.25, mouth_smile=-0.85, mouth_width=0.95,
+        blush=0.3, tears=0.75,
     ),
     "angry": Expression(
-        brow_raise=-0.65, brow_tilt=0.95, brow_squeeze=0.8, left_lid=0.8, right_lid=0.8,
-        lid_slant=0.85, lower_lid=0.2, pupil=0.88, shine=0.8, mouth_open=0.28,
-        mouth_smile=-0.75, mouth_width=1.0, teeth=1.0, blush=0.2,
+        brow_raise=-0.75, brow_tilt=1.05, brow_squeeze=0.9, left_lid=0.82, right_lid=0.82,
+        lid_slant=0.9, lower_lid=0.2, pupil=0.84, shine=0.8, mouth_open=0.5,
+        mouth_smile=-0.85, mouth_width=1.2, teeth=1.0, blush=0.2,
     ),
     "surprised": Expression(
-        brow_raise=0.95, brow_bend=0.7, left_lid=1.18, right_lid=1.18, pupil=0.72, shine=0.9,
-        mouth_open=0.55, mouth_round=1.0, mouth_width=0.7, mouth_smile=0.0, blush=0.35,
+        brow_raise=1.15, brow_bend=0.7, left_lid=1.2, right_lid=1.2, pupil=0.66, shine=0.9,
+        mouth_open=0.72, mouth_round=1.0, mouth_width=0.85, mouth_smile=0.0, blush=0.35,
         sweat=0.6,
     ),
     "wink": Expression(
-        brow_raise=0.2, brow_bend=0.3, left_lid=1.02, right_lid=0.0, lid_bend=0.75,
-        mouth_open=0.32, mouth_smile=0.95, mouth_width=1.15, teeth=0.5, blush=0.5,
+        brow_raise=0.25, brow_bend=0.35, left_lid=1.02, right_lid=0.0, lid_bend=0.8,
+        mouth_open=0.5, mouth_smile=1.0, mouth_width=1.3, teeth=0.5, blush=0.5,
     ),
     "closed": Expression(
-        brow_raise=0.05, left_lid=0.0, right_lid=0.0, lid_bend=-0.8, mouth_smile=0.3,
+        brow_raise=0.05, left_lid=0.0, right_lid=0.0, lid_bend=-0.85, mouth_smile=0.3,
         blush=0.3,
     ),
     "pout": Expression(
-        brow_raise=-0.25, brow_tilt=0.35, brow_squeeze=0.3, left_lid=0.8, right_lid=0.8,
-        lid_slant=0.2, gaze_x=0.35, mouth_smile=-0.55, mouth_width=0.6, mouth_pout=1.0,
-        blush=0.85, cheek_puff=0.8,
+        brow_raise=-0.3, brow_tilt=0.55, brow_squeeze=0.4, left_lid=0.74, right_lid=0.74,
+        lid_slant=0.25, gaze_x=0.4, mouth_smile=-0.95, mouth_width=0.92, mouth_pout=1.0,
+        blush=0.95, cheek_puff=1.0,
     ),
 }  # fmt: skip
 

@@ -73,12 +73,13 @@ def _paint_ball(
     skin: Colour,
 ) -> None:
     opening = frame.face(eye_opening(eye))
-    drawing.fill(opening, mix(WHITE, skin, 0.10), PART)
+    white = mix(WHITE, skin, 0.12)
+    drawing.fill(opening, white, PART)
     with drawing.clipped([opening]):
         # The lid's shadow on the white.
         lid = eye.upper
-        shadow = np.concatenate([lid, moved(lid[::-1], 0.0, 0.34 * eyes.height)])
-        drawing.fill(frame.face(shadow), shade(mix(WHITE, skin, 0.35), 0.22))
+        shadow = np.concatenate([lid, moved(lid[::-1], 0.0, 0.42 * eyes.height)])
+        drawing.fill(frame.face(shadow), shade(mix(white, (0.72, 0.72, 0.86), 0.5), 0.10))
         _paint_iris(drawing, eyes, eye, frame, light, shine)
 
 
@@ -88,41 +89,42 @@ def _paint_iris(
     colour = _iris_colour(eyes, eye)
     centre, radii = np.array(eye.iris_centre), np.array(eye.iris_radii)
 
-    def disc(scale: tuple[float, float], shift: tuple[float, float] = (0, 0), n: int = 24) -> Array:
+    def disc(scale: tuple[float, float], shift: tuple[float, float] = (0, 0), n: int = 22) -> Array:
         return frame.face(ellipse(centre + radii * shift, radii * scale, n))
 
     top, bottom = frame.face(centre + radii * np.array([(0.0, -1.0), (0.0, 1.0)]))
-    dark, deep = shade(colour, 0.62), shade(colour, 0.80)
-    bright = lighten(colour, 0.30 if eyes.style != "soft" else 0.18)
+    deep = mix(shade(colour, 0.74), (0.12, 0.08, 0.12), 0.25)
+    bright = lighten(colour, 0.42 if eyes.style != "soft" else 0.25)
     drawing.fill(disc((1.0, 1.0)), deep)
     drawing.gradient(
-        disc((0.90, 0.93)),
+        disc((0.89, 0.92)),
         top,
         bottom,
-        [(0.0, dark, 1), (0.42, shade(colour, 0.25), 1), (0.75, colour, 1), (1.0, bright, 1)],
-    )
+        [(0.0, shade(colour, 0.66), 1), (0.38, shade(colour, 0.42), 1), (0.62, colour, 1),
+         (1.0, bright, 1)],
+    )  # fmt: skip
     if eyes.style == "ring":
-        drawing.fill(disc((0.70, 0.72), (0, 0.06)), shade(colour, 0.35), alpha=0.65)
-        drawing.fill(disc((0.58, 0.60), (0, 0.08)), colour, alpha=0.8)
+        drawing.fill(disc((0.72, 0.74), (0, 0.05)), shade(colour, 0.42), alpha=0.55)
+        drawing.fill(disc((0.60, 0.62), (0, 0.07)), mix(colour, bright, 0.25), alpha=0.75)
     # The pool of light opposite the highlight.
     with drawing.clipped([disc((0.86, 0.89))]):
-        glow = lighten(colour, 0.55)
-        drawing.fill(disc((0.72, 0.52), (0, 0.62), 18), glow, alpha=0.55)
+        glow = lighten(colour, 0.6)
+        drawing.fill(disc((0.70, 0.46), (0, 0.66), 18), glow, alpha=0.5)
         if eyes.style == "gem":
-            drawing.fill(disc((0.50, 0.30), (0, 0.70), 16), lighten(colour, 0.8), alpha=0.6)
-    pupil = (0.17, 0.58) if eyes.slit else (0.40, 0.46)
-    drawing.fill(disc(pupil, (0, 0.02), 20), shade(colour, 0.88))
+            drawing.fill(disc((0.46, 0.24), (0, 0.76), 16), lighten(colour, 0.85), alpha=0.6)
+    pupil = (0.17, 0.58) if eyes.slit else (0.43, 0.47)
+    drawing.fill(disc(pupil, (0, -0.02), 20), mix(shade(colour, 0.9), (0.05, 0.03, 0.06), 0.4))
     if eyes.style == "star":
         _paint_star(drawing, frame, centre + radii * (0, 0.02), radii * 0.3, lighten(colour, 0.7))
     # The upper part lies in the lid's shadow.
     lid = eye.upper
-    band = np.concatenate([lid, moved(lid[::-1], 0.0, 0.42 * eyes.height)])
+    band = np.concatenate([lid, moved(lid[::-1], 0.0, 0.46 * eyes.height)])
     with drawing.clipped([disc((1.0, 1.0))]):
         drawing.fill(frame.face(band), shade(colour, 0.85), alpha=0.5)
     from_side = -1.0 if light.side <= 0.15 else 1.0
-    big, small = 0.32 * shine, 0.17 * shine
-    drawing.fill(disc((big, big * 0.92), (0.38 * from_side, -0.40), 18), WHITE)
-    drawing.fill(disc((small, small * 0.9), (-0.42 * from_side, 0.42), 14), WHITE, alpha=0.95)
+    big, small = 0.31 * shine, 0.15 * shine
+    drawing.fill(disc((big, big * 1.08), (0.40 * from_side, -0.42), 18), WHITE)
+    drawing.fill(disc((small, small * 0.95), (-0.40 * from_side, 0.44), 14), WHITE, alpha=0.9)
     if shine > 1.1:  # watery
         drawing.fill(disc((0.42, 0.13), (0, 0.80), 14), WHITE, alpha=0.75)
 
@@ -142,46 +144,63 @@ def _outward(eye: EyeShape, line: Array) -> Array:
 
 
 def _lid_stroke(eyes: Eyes, eye: EyeShape, frame: Frame) -> Array:
-    """The thick upper lid: thin at the inner corner, fullest past the middle, ending in a wing."""
+    """The thick upper lid: thin at the inner corner, fullest past the middle, ending in a point
+    that hangs or rises with the eye's tilt. Its weight lies above the eye's edge."""
     line = _outward(eye, eye.upper)
-    tip = line[-1] + np.array([eye.side * 0.055, -0.035 - 0.03 * eyes.tilt]) * (
-        1.0 if eye.openness > 0.3 else 0.5
-    )
-    full = np.concatenate([line, tip[None]])
+    open_ = min(1.0, eye.openness * 1.6)
+    end = np.array([eye.side * 0.035, 0.012 - 0.05 * eyes.tilt])
+    if eye.shut:
+        bow = 1.0 if at(line, 0.5)[1] < at(line, 0.0)[1] else -1.0
+        end = np.array([eye.side * 0.03, 0.03 * bow])
+    full = np.concatenate([line, (line[-1] + end)[None]])
     t = np.linspace(0, 1, len(full))
-    weight = np.interp(t, [0, 0.12, 0.5, 0.8, 0.93, 1.0], [0.22, 0.5, 0.92, 1.0, 0.75, 0.0])
-    thin = 0.75 + 0.25 * min(1.0, eye.openness * 1.6)
-    return brush(frame.face(full), frame.px(0.108 * eyes.lid * thin) * weight, "even")
+    weight = np.interp(t, [0, 0.10, 0.35, 0.78, 0.93, 1.0], [0.20, 0.42, 0.78, 1.0, 0.72, 0.0])
+    width = 0.088 * eyes.lid * (0.68 + 0.32 * open_)
+    lifted = moved(full, 0.0, 0.0)
+    lifted[:, 1] -= 0.35 * open_ * width * weight
+    return brush(frame.face(lifted), max(frame.px(width), 1.0) * weight, "even")
 
 
 def _lashes(eyes: Eyes, eye: EyeShape, frame: Frame) -> list[Array]:
+    """Pointed lash clusters at the outer end of the upper lid, and small ones below it."""
     line = _outward(eye, eye.upper)
     down = 1.0 if eye.shut and at(line, 0.5)[1] > at(line, 0.0)[1] else -1.0
     strokes = []
     for index in range(eyes.lashes):
-        root = at(line, 0.95 - 0.11 * index)
-        reach = np.array([eye.side * (0.105 - 0.018 * index), down * (0.055 + 0.018 * index)])
+        root = at(line, 0.97 - 0.10 * index)
+        reach = np.array([eye.side * (0.085 - 0.017 * index), down * (0.035 + 0.022 * index)])
         if down > 0:
             reach *= (0.8, 0.8)
-        bow = root + reach * 0.55 + np.array([0.0, 0.016])
+        bow = root + reach * 0.55 + np.array([0.0, 0.014])
         points = spline(np.array([root, bow, root + reach]), 4)
-        strokes.append(brush(frame.face(points), frame.px(0.052 * eyes.lid), "end"))
+        strokes.append(brush(frame.face(points), frame.px(0.050 * eyes.lid), "end"))
+    if eyes.lashes > 1 and not eye.shut:
+        low = _outward(eye, eye.lower)
+        for place in (0.80, 0.93):
+            root = at(low, place)
+            tip = root + np.array([eye.side * 0.035, 0.040])
+            strokes.append(brush(frame.face(np.stack([root, tip])), frame.px(0.026), "end"))
     return strokes
 
 
 def _paint_lids(drawing: Drawing, eyes: Eyes, eye: EyeShape, frame: Frame, ink: _Ink) -> None:
+    strokes = [_lid_stroke(eyes, eye, frame), *_lashes(eyes, eye, frame)]
     if not eye.shut:
-        lower = _outward(eye, eye.lower)
-        width = frame.line(0.030)
-        drawing.fill(
-            brush(frame.face(section(lower, 0.28, 1.0)), width, "start"), ink.lid, PART, 0.85
-        )
-        drawing.fill(brush(frame.face(section(lower, 0.0, 0.4)), width * 0.5), ink.crease, PART)
+        lower, upper = _outward(eye, eye.lower), _outward(eye, eye.upper)
+        width = frame.line(0.024)
+        line = brush(frame.face(section(lower, 0.30, 1.0)), width, "start")
+        drawing.fill(line, ink.lid, PART, 0.45 + 0.5 * eyes.lower)
+        drawing.fill(brush(frame.face(section(lower, 0.0, 0.45)), width * 0.6), ink.crease, PART)
+        # The lid's end turns down towards the lower one and closes the outer corner.
+        corner = np.stack([upper[-1], 0.62 * upper[-1] + 0.38 * lower[-1], lower[-1]])
+        strokes.append(brush(frame.face(spline(corner, 4)), frame.px(0.040 * eyes.lid), "end"))
+        inner = np.stack([upper[0], 0.5 * (upper[0] + lower[0]) + (0.012 * eye.side, 0.0)])
+        strokes.append(brush(frame.face(inner), frame.px(0.022), "end"))
         if eye.openness > 0.45:
-            lift = np.array([0.0, -0.105 - 0.03 * (eye.openness - 1)])
-            crease = section(_outward(eye, eye.upper), 0.22, 0.9) + lift
-            drawing.fill(brush(frame.face(crease), frame.line(0.022)), ink.crease, None)
-    drawing.fill_all([_lid_stroke(eyes, eye, frame), *_lashes(eyes, eye, frame)], ink.lid, PART)
+            lift = np.array([0.0, -0.085 - 0.05 * eyes.lid - 0.03 * (eye.openness - 1)])
+            crease = section(upper, 0.22, 0.9) + lift
+            drawing.fill(brush(frame.face(crease), frame.line(0.017)), ink.crease, None)
+    drawing.fill_all(strokes, ink.lid, PART)
 
 
 def brow_strokes(
@@ -191,18 +210,19 @@ def brow_strokes(
     strokes = []
     for line, kind in ((features.left_brow, "start"), (features.right_brow, "end")):
         rise = np.linspace(0, 1, len(line))
-        ends = np.minimum(1.0, 0.25 + 6 * np.minimum(rise, 1 - rise))
-        weight = (0.35 + 0.65 * profile(kind, len(line))) * ends
-        width = frame.line(0.066 * identity.face.brow_thickness) + frame.px(extra)
+        ends = np.minimum(1.0, 0.5 + 5 * np.minimum(rise, 1 - rise))
+        weight = (0.42 + 0.58 * profile(kind, len(line))) * ends
+        width = max(frame.px(0.062 * identity.face.brow_thickness), 0.9) + frame.px(extra)
         strokes.append(brush(frame.face(line), width * weight, "even"))
     return strokes
 
 
 def brow_colour(identity: Identity) -> Colour:
-    """A brow is darker than the hair, warmer where the hair is pale."""
+    """A brow is a dark tone of the hair, warmer where the hair is pale: it must read on both."""
     hair = identity.hair.colour
     pale = max(0.0, sum(hair) / 3 - 0.6)
-    return mix(shade(hair, 0.45), shade(identity.face.skin, 0.55), 0.15 + 0.3 * pale)
+    tone = mix(shade(hair, 0.62), shade(identity.face.skin, 0.62), 0.12 + 0.4 * pale)
+    return mix(tone, (0.14, 0.08, 0.10), 0.35)
 
 
 def paint_brows(drawing: Drawing, identity: Identity, features: Features, frame: Frame) -> None:
@@ -215,8 +235,8 @@ def paint_brows_through_hair(
     drawing: Drawing, identity: Identity, features: Features, frame: Frame
 ) -> None:
     """The brows once more over the fringe; a pale edge keeps them legible on dark hair."""
-    if sum(identity.hair.colour) < 1.25:
-        edge = lighten(identity.hair.colour, 0.3)
-        drawing.fill_all(brow_strokes(identity, features, frame, 0.04), edge, None, alpha=0.45)
+    if sum(identity.hair.colour) < 1.15:
+        edge = lighten(identity.hair.colour, 0.35)
+        drawing.fill_all(brow_strokes(identity, features, frame, 0.035), edge, None, alpha=0.5)
     strokes = brow_strokes(identity, features, frame)
-    drawing.fill_all(strokes, brow_colour(identity), "brows", alpha=0.75)
+    drawing.fill_all(strokes, brow_colour(identity), "brows", alpha=0.92)

@@ -69,7 +69,7 @@ class Features:
     def landmarks(self, frame: Frame) -> Points:
         """The 28 landmarks (28×2 px)."""
         marks = list(self.contour.marks)
-        contour = frame.head(self.contour.points[marks], self.contour.depth[marks], CONTOUR_FLAT)
+        contour = project_contour(self.contour, frame)[marks]
         inner = [
             *_brow_marks(self.left_brow),
             *_brow_marks(self.right_brow),
@@ -96,8 +96,7 @@ class Features:
 
 # A turned head's outline is that of a round body: it hardly narrows.
 CONTOUR_FLAT = 0.25
-NOSE_DEPTH = 0.74
-EYE_LINE_Y = 0.02
+NOSE_DEPTH = 0.76
 
 
 def _brow_marks(brow: Array) -> tuple[Array, Array, Array]:
@@ -123,7 +122,7 @@ def build_features(identity: Identity, expression: Expression) -> Features:
         right_brow=_brow(identity, expression, RIGHT),
         left_eye=_eye(identity.eyes, expression, LEFT),
         right_eye=_eye(identity.eyes, expression, RIGHT),
-        nose=(0.0, 0.40),
+        nose=(0.0, identity.face.nose_height * identity.face.chin),
         mouth=_mouth(identity.face, expression),
     )
 
@@ -132,17 +131,16 @@ def _contour(face: Face, expression: Expression) -> Contour:
     puff = expression.cheek_puff
     # An open mouth takes the chin down with it.
     chin = face.chin + 0.05 * expression.mouth_open
-    jaw = 0.035 * face.jaw + 0.03 * puff
-    cheek = 0.02 * face.cheek
+    jaw, wide = face.jaw, 0.022 * face.cheek + 0.025 * puff
     half = np.array(
         [
-            [0.97, -0.62, -0.05],
-            [0.99, -0.28, -0.03],
-            [0.965 + cheek, 0.10, 0.02],
-            [0.895 + cheek + 0.02 * puff, 0.38, 0.11],
-            [0.69 + cheek + jaw, 0.655 * chin, 0.25],
-            [0.395 + 1.3 * jaw, 0.865 * chin, 0.40],
-            [0.15 + jaw, 0.975 * chin, 0.52],
+            [0.96, -0.62, -0.05],
+            [0.98, -0.28, -0.03],
+            [0.96 + 0.4 * wide, 0.08, 0.02],
+            [0.905 + wide, 0.34 * chin, 0.11],
+            [0.715 + wide + 0.04 * jaw + 0.045 * puff, 0.635 * chin, 0.25],
+            [0.355 + 0.085 * jaw, 0.885 * chin, 0.42],
+            [0.125 + 0.055 * jaw, 0.978 * chin, 0.53],
         ]
     )
     mirrored = half * (-1, 1, 1)
@@ -158,14 +156,14 @@ def _contour(face: Face, expression: Expression) -> Contour:
 def _brow(identity: Identity, expression: Expression, side: int) -> Array:
     """A brow's centre line from the picture's left to its right."""
     eyes = identity.eyes
-    y = -0.46 - 0.35 * (eyes.height - 0.27) - 0.11 * expression.brow_raise
+    y = eyes.y - 0.22 - 0.95 * eyes.height + eyes.brow - 0.13 * expression.brow_raise
     bend = 0.055 + 0.045 * expression.brow_bend
-    tilt = 0.19 * expression.brow_tilt + 0.025 * eyes.tilt
+    tilt = 0.235 * expression.brow_tilt + 0.025 * eyes.tilt
     squeeze = 0.06 * expression.brow_squeeze
     # From the inner to the outer end, in local coordinates (along, up).
     along = np.array([0.0, 0.3, 0.68, 1.0])
-    arch = np.array([0.0, 0.75, 1.0, 0.1])
-    inner, width = eyes.spacing - 0.30 - squeeze, 0.56
+    arch = np.array([0.40, 0.85, 1.0, 0.15])
+    inner, width = eyes.spacing - 0.98 * eyes.width - squeeze, 0.26 + 0.95 * eyes.width
     x = inner + along * width
     # Tilt lowers the inner end and lifts the outer one.
     height = y - bend * arch + tilt * (0.55 - along)
@@ -179,10 +177,10 @@ def _eye(eyes: Eyes, expression: Expression, side: int) -> EyeShape:
     round_ = eyes.roundness - 0.5
     # Local coordinates: u from the inner (-1) to the outer (1) corner, v down, both in half sizes.
     u_upper = np.array([-1.0, -0.84, -0.42, 0.08, 0.58, 0.92, 1.06])
-    open_upper = np.array([0.36, -0.22, -0.84, -1.0, -0.84, -0.44, -0.10])
+    open_upper = np.array([0.32, -0.22, -0.82, -1.0, -0.90, -0.50, -0.02])
     open_upper[[1, 5]] -= 0.16 * round_
     u_lower = np.array([-0.74, -0.42, 0.04, 0.48, 0.90])
-    open_lower = np.array([0.74, 0.95, 1.0, 0.90, 0.44])
+    open_lower = np.array([0.72, 0.94, 1.0, 0.94, 0.52])
     open_lower[[0, 4]] += 0.12 * round_
 
     def shut(u: Array) -> Array:
@@ -201,7 +199,7 @@ def _eye(eyes: Eyes, expression: Expression, side: int) -> EyeShape:
     tilt = 0.13 * eyes.tilt
     upper, lower = upper - tilt * u_upper, lower - tilt * u_lower
     scale = np.array([side * eyes.width, eyes.height])
-    centre = np.array([side * eyes.spacing, EYE_LINE_Y])
+    centre = np.array([side * eyes.spacing, eyes.y])
     upper_line = spline(np.stack([u_upper, upper], axis=1) * scale + centre, 5)
     lower_line = spline(np.stack([u_lower, lower], axis=1) * scale + centre, 5)
     if side == LEFT:
@@ -212,7 +210,7 @@ def _eye(eyes: Eyes, expression: Expression, side: int) -> EyeShape:
     gaze = (0.26 * expression.gaze_x * eyes.width, 0.2 * expression.gaze_y * eyes.height)
     iris_centre = (
         side * (eyes.spacing - 0.05 * eyes.width) + gaze[0],
-        EYE_LINE_Y + 0.01 * eyes.height + gaze[1],
+        eyes.y + 0.01 * eyes.height + gaze[1],
     )
     return EyeShape(side, upper_line, lower_line, openness, iris_centre, (iris_width, iris_height))
 
@@ -220,11 +218,11 @@ def _eye(eyes: Eyes, expression: Expression, side: int) -> EyeShape:
 def _mouth(face: Face, expression: Expression) -> MouthShape:
     opening = max(0.0, expression.mouth_open)
     round_, pout = expression.mouth_round, expression.mouth_pout
-    half = face.mouth_width * expression.mouth_width * (1 + 0.15 * opening) * (1 - 0.35 * pout)
+    half = face.mouth_width * expression.mouth_width * (1 + 0.28 * opening) * (1 - 0.35 * pout)
     half *= 1 - 0.25 * round_
-    y = face.mouth_height - 0.02 * pout - 0.03 * opening
-    curve = 0.085 * expression.mouth_smile * (half / 0.17)
-    gap = opening * (0.27 + 0.05 * round_)
+    y = face.mouth_height * face.chin - 0.02 * pout - 0.06 * opening
+    curve = 0.09 * expression.mouth_smile * (half / 0.17)
+    gap = opening * (0.33 + 0.05 * round_) * (0.55 + 0.45 * face.chin)
     u = np.linspace(-1, 1, 7)
     dome = 1 - u * u
     # Lens: corners lifted by `curve`, both lips hang from them. "o": the corners sit half way.
@@ -233,7 +231,9 @@ def _mouth(face: Face, expression: Expression) -> MouthShape:
     oval = np.sqrt(np.maximum(dome, 0.0))
     upper = corner + (curve * 0.9 - 0.04 * pout) * dome - gap * 0.42 * round_ * oval
     upper += 0.25 * gap * np.maximum(-expression.mouth_smile, 0) * (-lens)
-    lower = upper + gap * (round_ * oval + (1 - round_) * (0.35 * lens + 0.65 * dome))
+    # A shout is square at the bottom, a laugh round.
+    square = 0.35 + 0.5 * float(np.clip(-expression.mouth_smile, 0, 1))
+    lower = upper + gap * (round_ * oval + (1 - round_) * (square * lens + (1 - square) * dome))
     return MouthShape(
         spline(np.stack([half * u, upper], axis=1), 4),
         spline(np.stack([half * u, lower], axis=1), 4),
@@ -246,7 +246,18 @@ def eye_opening(eye: EyeShape) -> Array:
     return np.concatenate([eye.upper, eye.lower[::-1]])
 
 
-def jaw_line(contour: Contour) -> tuple[Array, Array]:
-    """The contour's part below the ears, points and depth: what is drawn as the face's line."""
-    depth = np.stack([contour.depth, contour.depth], axis=1)
-    return section(contour.points, 0.14, 0.86), section(depth, 0.14, 0.86)[:, 0]
+def project_contour(contour: Contour, frame: Frame) -> Array:
+    """The contour in px (n×2). On the far side of a turned head the outline dips at the eye's
+    socket and swells over the cheekbone, as a three-quarter view shows it."""
+    points = contour.points.copy()
+    turn = frame.sin_yaw
+    far = np.clip(points[:, 0] * (1.0 if turn > 0 else -1.0) / 0.6, 0.0, 1.0)
+    y = points[:, 1]
+    swell = 0.10 * np.exp(-(((y - 0.42) / 0.22) ** 2)) - 0.13 * np.exp(-(((y + 0.05) / 0.17) ** 2))
+    points[:, 0] += turn * far * swell
+    return frame.head(points, contour.depth, CONTOUR_FLAT)
+
+
+def jaw_line(contour: Contour, frame: Frame) -> Array:
+    """The contour's part below the ears (px): what is drawn as the face's line."""
+    return section(project_contour(contour, frame), 0.14, 0.86)

@@ -13,6 +13,9 @@ from pipeline.data.painter.light import Light
 from pipeline.data.painter.outfit import paint_outfit
 from pipeline.data.painter.pose import Frame, Placement, Pose
 
+# The chin's height that hair, neck and clothes are laid out for.
+USUAL_CHIN = 1.03
+
 
 def paint_figure(
     drawing: Drawing,
@@ -23,13 +26,13 @@ def paint_figure(
     placement: Placement,
 ) -> Points:
     """Paint head and shoulders onto `drawing`; returns the 28 landmarks (28×2 px)."""
-    frame = Frame(pose, placement)
+    frame = Frame(pose, placement, drop=identity.face.chin - USUAL_CHIN)
     features = build_features(identity, expression)
-    hair = HairPainter(identity.hair, frame, light)
+    hair = HairPainter(identity.hair, frame, light, stretch=identity.face.chin - USUAL_CHIN)
 
     hair.paint_back(drawing)
     hair.paint_tails(drawing)
-    face.paint_neck(drawing, identity, features, frame)
+    face.paint_neck(drawing, identity, features, frame, light)
     accessories.paint_at_neck(drawing, identity, frame)
     paint_outfit(drawing, identity.outfit, frame, light)
     hair.paint_drapes(drawing)
@@ -39,6 +42,7 @@ def paint_figure(
     face.paint_skin(drawing, identity, features, frame, light, hair.fringe_outlines())
     face.paint_blush(drawing, identity, expression, frame)
     face.paint_face_line(drawing, identity, features, frame)
+    face.paint_near_ear(drawing, identity, frame)
     face.paint_nose(drawing, identity, features, frame, light)
     face.paint_mouth(drawing, identity, expression, features, frame)
     eyes.paint_brows(drawing, identity, features, frame)

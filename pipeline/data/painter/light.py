@@ -1,4 +1,4 @@
-"""Light of a picture: where it comes from, its colour, and the tones it gives surfaces."""
+"""Light of a picture: where it comes from, its colour, the tones it gives, the final grading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.data.painter.canvas import Drawing
 from pipeline.data.painter.colours import WHITE, Colour, from_hex
 
 
@@ -15,7 +16,8 @@ class Light:
 
     `side` -1 from the picture's left .. 1 from the right; `height` 0 level .. 1 from above;
     `contrast` 0 flat .. 1 hard shadows; `tint` multiplies the whole picture; `rim` colours the
-    edge away from the main light (None: no rim light).
+    edge away from the main light (None: no rim light); `saturation` 0 grey .. 1 as painted;
+    `haze` 0 .. 1 how far blacks are lifted; `veil` 0 .. 1 a soft gleam from the light's corner.
     """
 
     side: float = -0.5
@@ -23,15 +25,19 @@ class Light:
     contrast: float = 0.6
     tint: Colour = WHITE
     rim: Colour | None = None
+    saturation: float = 1.0
+    haze: float = 0.0
+    veil: float = 0.0
 
 
 # Name -> tint; the moods a TV series shows.
 _TINTS: tuple[tuple[str, float], ...] = (
-    ("#ffffff", 5.0),  # daylight
+    ("#ffffff", 4.0),  # daylight
     ("#fff1dc", 1.5),  # lamp
-    ("#ffe2cc", 0.8),  # evening
-    ("#f3f6ff", 0.9),  # overcast
-    ("#f0e9ea", 0.4),  # night
+    ("#ffdcc0", 0.7),  # evening
+    ("#eef2fa", 1.0),  # overcast
+    ("#dfe3ea", 0.6),  # shade
+    ("#c9c6d6", 0.4),  # dusk
 )
 
 
@@ -42,7 +48,22 @@ def random_light(rng: np.random.Generator) -> Light:
     return Light(
         side=float(rng.uniform(-1, 1)),
         height=float(rng.uniform(0.4, 1.0)),
-        contrast=float(rng.uniform(0.35, 0.9)),
+        contrast=float(rng.uniform(0.35, 1.0)),
         tint=tint,
-        rim=from_hex("#fff6e0") if rng.random() < 0.3 else None,
+        rim=from_hex("#fff6e0") if rng.random() < 0.2 else None,
+        saturation=float(rng.uniform(0.72, 1.02)),
+        haze=float(rng.uniform(0.0, 0.09)),
+        veil=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.4 else 0.0,
     )
+
+
+def grade(drawing: Drawing, light: Light) -> None:
+    """The compositor's last steps: the light's veil, its tint, saturation and lifted blacks."""
+    if light.veil > 0:
+        width, height = drawing.width, drawing.height
+        corner = ((0.5 + 0.6 * light.side) * width, -0.05 * height)
+        far = ((0.5 - 0.5 * light.side) * width, 0.85 * height)
+        drawing.veil(corner, far, light.tint, 0.55 * light.veil)
+    if light.tint != WHITE:
+        drawing.wash(light.tint)
+    drawing.set_grade(light.saturation, light.haze)

@@ -14,7 +14,7 @@ from pipeline.data.painter.identity import Outfit
 from pipeline.data.painter.light import Light
 from pipeline.data.painter.pose import Frame
 
-LINE = 0.028
+LINE = 0.020
 _BOTTOM = 9.0  # far below any picture
 
 
@@ -55,9 +55,9 @@ class _Tailor:
 def _shoulders(neck: float, neck_y: float) -> Array:
     """The torso's outline: shoulders and arms, open at a neckline of half width `neck`."""
     right = spline(
-        [(neck, neck_y), (0.72, 1.42), (1.10, 1.54), (1.36, 1.80), (1.50, 2.35), (1.60, 3.2)], 5
+        [(neck, neck_y), (0.74, 1.44), (1.22, 1.57), (1.58, 1.80), (1.76, 2.30), (1.84, 3.2)], 5
     )
-    right = np.concatenate([right, [(1.7, _BOTTOM)]])
+    right = np.concatenate([right, [(1.9, _BOTTOM)]])
     return np.concatenate([right, (right * (-1, 1))[::-1]])
 
 
@@ -77,10 +77,23 @@ def _torso(tailor: _Tailor, colour: Colour, neckline: Array, neck: float, neck_y
     for side in (-1, 1):
         tailor.line(
             spline(
-                [(side * 1.04, 2.0), (side * 1.10, 2.5), (side * 1.08, 3.4), (side * 1.1, 5.0)], 5
+                [(side * 1.26, 1.96), (side * 1.31, 2.4), (side * 1.28, 3.4), (side * 1.3, 5.0)], 5
             ),
             colour,
         )
+        with tailor.drawing.clipped([shape]):
+            for fold in _FOLDS:
+                points = tailor.frame.body(spline(fold * (side, 1), 4))
+                dark = shade(colour, 0.22)
+                tailor.drawing.fill(brush(points, tailor.frame.px(0.07), "end"), dark)
+
+
+# Creases that run from the armpit and the shoulder.
+_FOLDS = (
+    np.array([(1.28, 2.12), (1.10, 2.20), (0.92, 2.36)]),
+    np.array([(1.34, 1.98), (1.46, 2.10), (1.54, 2.32)]),
+    np.array([(0.80, 1.52), (0.92, 1.70), (0.96, 1.95)]),
+)
 
 
 def _v_neck(depth: float, width: float = 0.42) -> Array:
@@ -89,11 +102,11 @@ def _v_neck(depth: float, width: float = 0.42) -> Array:
 
 def _sailor(t: _Tailor, outfit: Outfit) -> None:
     _torso(t, outfit.main, _v_neck(0.66), 0.42, 1.30)
-    collar = [(0.36, 1.20), (0.62, 1.33), (1.04, 1.50), (0.98, 1.86), (0.10, 2.05), (0.02, 1.97)]
+    collar = [(0.36, 1.20), (0.66, 1.35), (1.16, 1.53), (1.08, 1.90), (0.10, 2.08), (0.02, 1.97)]
     t.both(collar, outfit.trim)
     stripe = outfit.main if sum(outfit.main) > sum(outfit.trim) else lighten(outfit.main, 0.3)
     for side in (-1, 1):
-        line = np.array([(0.94, 1.56), (0.88, 1.78), (0.16, 1.96)]) * (side, 1)
+        line = np.array([(1.05, 1.58), (0.98, 1.82), (0.16, 1.99)]) * (side, 1)
         t.drawing.fill(brush(t.frame.body(line), t.frame.line(0.026), "even"), stripe, "body")
     paint_bow(
         t.drawing, t.frame, (0.0, 2.02), outfit.accent, 0.36, depth=0, part="body", on_body=True
@@ -133,12 +146,9 @@ def _hoodie(t: _Tailor, outfit: Outfit) -> None:
         closed=True,
     )
     t.both(hood, lighten(outfit.main, 0.08))
-    t.both(
-        spline(
-            [(0.33, 1.16), (0.52, 1.22), (0.40, 1.50), (0.10, 1.72), (0.22, 1.48)], 4, closed=True
-        ),
-        outfit.trim,
-    )
+    lining = spline([(0.30, 1.13), (0.46, 1.14), (0.40, 1.40), (0.08, 1.66), (0.20, 1.45)], 4,
+                    closed=True)  # fmt: skip
+    t.both(lining, shade(outfit.main, 0.28))
     for side in (-1, 1):
         t.line([(side * 0.2, 1.72), (side * 0.22, 2.35)], outfit.trim, 0.05)
 
@@ -165,21 +175,14 @@ def _turtleneck(t: _Tailor, outfit: Outfit) -> None:
 
 
 def _dress(t: _Tailor, outfit: Outfit) -> None:
-    neckline = spline([(-0.86, 1.62), (-0.45, 1.86), (0.0, 1.96), (0.45, 1.86), (0.86, 1.62)], 4)
-    right = spline([(0.86, 1.62), (1.16, 1.64), (1.38, 1.88), (1.50, 2.4), (1.60, 3.2)], 5)
-    right = np.concatenate([right, [(1.7, _BOTTOM)]])
+    neckline = spline([(-0.90, 1.56), (-0.50, 1.72), (0.0, 1.78), (0.50, 1.72), (0.90, 1.56)], 4)
+    right = spline([(0.90, 1.56), (1.28, 1.60), (1.58, 1.84), (1.74, 2.4), (1.80, 3.2)], 5)
+    right = np.concatenate([right, [(1.9, _BOTTOM)]])
     outline = np.concatenate([right, (right * (-1, 1))[::-1], neckline[1:-1]])
     t.panel(outline, outfit.main)
-    frill = [
-        (x, 1.97 - 0.36 * (abs(x) / 0.86) ** 1.6 + (0.05 if i % 2 else -0.03))
-        for i, x in enumerate(np.linspace(-0.9, 0.9, 19))
-    ]
-    t.drawing.fill(
-        brush(t.frame.body(np.array(frill)), t.frame.px(0.10), "even"),
-        lighten(outfit.trim, 0.5),
-        "body",
-    )
-    t.line(spline(frill, 3), outfit.trim, 0.02)
+    # A band of trim along the neckline.
+    band = np.concatenate([neckline, moved(neckline[::-1], 0.0, 0.13)])
+    t.panel(band, mix(outfit.trim, outfit.main, 0.25))
     t.panel([(-0.34, 1.20), (0.34, 1.20), (0.36, 1.29), (0.0, 1.34), (-0.36, 1.29)], outfit.accent)
     gem = spline([(0.0, 1.28), (0.07, 1.37), (0.0, 1.48), (-0.07, 1.37)], 3, closed=True)
     t.panel(gem, lighten(outfit.accent, 0.4))

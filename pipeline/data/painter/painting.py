@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from pipeline.data.landmarks import Points
 from pipeline.data.painter.background import Background, paint_background
 from pipeline.data.painter.canvas import Drawing
-from pipeline.data.painter.colours import WHITE
 from pipeline.data.painter.expression import Expression
 from pipeline.data.painter.features import build_features
 from pipeline.data.painter.figure import paint_figure
 from pipeline.data.painter.identity import Identity
-from pipeline.data.painter.light import Light
+from pipeline.data.painter.light import Light, grade
 from pipeline.data.painter.pose import Frame, Placement, Pose
 from pipeline.errors import check_range
 
 # Where the face of a square portrait lies, as fractions of its side: as aligned drawings have it.
 UNIT = 0.235
-EYES_Y = 0.475
+EYES_Y = 0.465
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,6 @@ def paint_face(
     landmarks = paint_figure(
         drawing, identity, pose, expression, light, placement or portrait_placement(size)
     )
-    if light.tint != WHITE:
-        drawing.wash(light.tint)
+    grade(drawing, light)
     meta: dict[str, float | str] = {"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll}
     return Painting(drawing.render(), landmarks, meta, drawing)

@@ -51,9 +51,11 @@ def surface_depth(points: ArrayLike) -> Array:
 class Frame:
     """Projects head and body coordinates to pixels for one pose and placement."""
 
-    def __init__(self, pose: Pose, placement: Placement) -> None:
+    def __init__(self, pose: Pose, placement: Placement, drop: float = 0.0) -> None:
+        """`drop`: how far the body hangs below its usual place (head units): a longer face's."""
         self.pose = pose
         self.placement = placement
+        self.drop = drop
         yaw = np.radians(np.clip(pose.yaw, -MAX_YAW, MAX_YAW))
         pitch = np.radians(np.clip(pose.pitch, -MAX_PITCH, MAX_PITCH))
         self.sin_yaw, self.cos_yaw = float(np.sin(yaw)), float(np.cos(yaw))
@@ -72,7 +74,7 @@ class Frame:
     def _body_to_px(self) -> tuple[Array, Array]:
         matrix = _rotation(self.placement.turn) * self.placement.unit_px
         # The body follows the head's yaw a little.
-        return matrix, np.array([0.10 * self.sin_yaw, 0.0]) @ matrix + self.placement.centre
+        return matrix, np.array([0.10 * self.sin_yaw, self.drop]) @ matrix + self.placement.centre
 
     def head(self, points: ArrayLike, depth: float | Array, flatness: float = 1.0) -> Array:
         """Head points (n×2) at `depth` (head units) → px.

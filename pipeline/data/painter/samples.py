@@ -29,7 +29,7 @@ def character(number: int) -> Identity:
 
 def random_pose(rng: np.random.Generator, spread: float = 1.0) -> Pose:
     """A head pose: mostly near frontal; `spread` scales yaw, pitch and roll."""
-    yaw, pitch, roll = rng.normal(0, (14.0, 6.0, 5.0)) * spread
+    yaw, pitch, roll = rng.normal(0, (16.0, 6.0, 5.0)) * spread
     return Pose(float(np.clip(yaw, -36, 36)), float(np.clip(pitch, -16, 16)), float(roll))
 
 
@@ -50,7 +50,7 @@ def random_setting(rng: np.random.Generator) -> tuple[Light, Background]:
     """A light and a background that suit each other: night pictures are lit by night."""
     light, background = random_light(rng), random_background(rng)
     if background.kind == "night":
-        light = replace(light, tint=(0.90, 0.87, 0.89))
+        light = replace(light, tint=(0.80, 0.80, 0.92), saturation=0.85)
     return light, background
 
 

@@ -16,9 +16,9 @@ from pipeline.data import landmarks as lm
 from pipeline.data.landmarks import Points
 from pipeline.data.painter.background import paint_background
 from pipeline.data.painter.canvas import Drawing
-from pipeline.data.painter.colours import WHITE
 from pipeline.data.painter.figure import paint_figure
 from pipeline.data.painter.identity import Identity, random_identity
+from pipeline.data.painter.light import grade
 from pipeline.data.painter.pose import Placement
 from pipeline.data.painter.samples import character, random_expression, random_pose, random_setting
 
@@ -115,6 +115,5 @@ def paint_scene(
         painted.append(
             SceneFace(points, expression_name, pose.roll + placement.turn, 2 * placement.unit_px)
         )
-    if light.tint != WHITE:
-        drawing.wash(light.tint)
+    grade(drawing, light)
     return Scene(drawing.render(), tuple(painted))
