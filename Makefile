@@ -34,7 +34,7 @@ BASE_FILE  := $(filter %.pkl %.pt,$(BASE))
 BASE_MODEL := $(if $(BASE_FILE),model/$(or $(NAME),$(CHARACTER)-base),$(BASE))
 BASE_FIRST := $(if $(BASE_FILE),import$(comma))
 BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$(CHARACTER)-base)") \
-  $(if $(BASE),"preprocess.like=$(BASE_MODEL)" "finetune.resume_from=$(BASE_MODEL)")
+  $(if $(BASE),"preprocess.like=$(BASE_MODEL)" "train.resume_from=$(BASE_MODEL)" "finetune.resume_from=$(BASE_MODEL)")
 
 # What is made of MODEL=model/x, or model/x:v3, is called x.
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
@@ -88,8 +88,8 @@ $(DEMO_UPLOAD): | setup
 preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip (without DATA: from Kaggle)
 	$(RUN) "stage=[$(BASE_FIRST)preprocess]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
 
-train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t [PROCESSES=2, or gpu]
-	$(SHARED) stage=train $(COMMON) $(ARGS)
+train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t [BASE=model/x] [PROCESSES=2, or gpu]
+	$(SHARED) "stage=[$(BASE_FIRST)train]" $(COMMON) $(BASE_ARGS) $(ARGS)
 
 finetune: setup ## a model to a new character with few images: CHARACTER=new DATA=folder BASE=model/x
 	$(SHARED) "stage=[$(BASE_FIRST)$(if $(DATA),preprocess$(comma))finetune]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
