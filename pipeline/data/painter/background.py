@@ -260,11 +260,12 @@ def _street(drawing: Drawing, b: Background, rng: np.random.Generator) -> None:
         drawing.fill(_box(x, top, x + width, h), house)
         drawing.fill(_box(x + 0.8 * width, top, x + width, h), shade(house, 0.15))
         panes = [
-            _box(x + c * width, top + y, x + (c + 0.13) * width, top + y + 0.07 * h)
-            for c in (0.10, 0.34, 0.58)
-            for y in np.arange(0.05, 0.9, 0.14) * h
+            _box(x + c * width, top + y, x + (c + 0.09) * width, top + y + 0.09 * h)
+            # Five narrow ones a row, pale: few dark ones side by side are taken for eyes.
+            for c in (0.06, 0.21, 0.36, 0.51, 0.66)
+            for y in np.arange(0.04, 0.9, 0.13) * h
         ]
-        drawing.fill_all(panes, shade(mix(house, (0.5, 0.6, 0.75), 0.5), 0.25))
+        drawing.fill_all(panes, lighten(mix(house, (0.62, 0.72, 0.85), 0.6), 0.15))
         x += width + float(rng.uniform(0.0, 0.06)) * w
 
 
