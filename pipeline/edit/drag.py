@@ -17,8 +17,8 @@ Points are (x, y) in continuous pixels of the model's picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class Status(Enum):
     DRAGGING = "dragging"  # a step is possible
     ARRIVED = "arrived"  # every handle is within the stop distance
     STUCK = "stuck"  # no progress for `patience` steps
+    LOST = "lost"  # a handle was no longer recognised; the last good state is back
     EXHAUSTED = "exhausted"  # the step budget is used up
     STOPPED = "stopped"  # the user said stop
 
@@ -55,6 +56,8 @@ class Handle:
 
     `reference` (n × C) is what the tracker looks for: features around the point when it was set.
     `anchor` (m × C) is what a handle that has arrived is held to; None while it travels.
+    `radius_px`: a region handle takes hold of the whole disc of that radius; None: of a point.
+    `memory`: what the strategy wants to know of this handle at the next step; its own business.
     """
 
     id: int
@@ -64,6 +67,8 @@ class Handle:
     reference: Tensor | None = None
     anchor: Tensor | None = None
     confidence: float = 1.0
+    radius_px: float | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def distance_px(self) -> float:
@@ -82,7 +87,9 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The best measured step of the present goal. A smaller score is better.
+    """The best measured step of the present goal in which no handle was lost.
+
+    A smaller score is better.
 
     The score is (mean distance beyond the stop distance, mean distance), in pixels.
     """
@@ -111,6 +118,8 @@ class DragState:
     best: Best | None = None
     progress: tuple[float, int] = (math.inf, 0)  # score last improved clearly, and at which step
     next_id: int = 1
+    lost_steps: int = 0  # steps in a row in which a handle was not recognised
+    memory: Mapping[str, Tensor] = field(default_factory=dict)  # the strategy's, for this goal
 
 
 # --- events in ---
@@ -118,10 +127,11 @@ class DragState:
 
 @dataclass(frozen=True)
 class AddHandle:
-    """Put a handle on the picture last shown."""
+    """Put a handle on the picture last shown; with a radius, on the whole disc around the point."""
 
     position: Point
     target: Point
+    radius_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,7 @@ LEGAL: dict[Status, frozenset[type]] = {
     Status.DRAGGING: _EDITS | {Step, Stop},
     Status.ARRIVED: _EDITS,
     Status.STUCK: _EDITS | {Continue},
+    Status.LOST: _EDITS | {Continue},
     Status.EXHAUSTED: _EDITS | {Continue},
     Status.STOPPED: _EDITS | {Continue},
 }
@@ -237,14 +248,28 @@ EventOut = Stepped | HandleAdded | Ended
 # --- model and strategy ---
 
 
+@dataclass(frozen=True, eq=False)
+class LatentPrior:
+    """Which latents the model was trained to draw from: mean and spread of its w.
+
+    w = mean + spread @ u, with u of unit variance (w_dim; w_dim × w_dim, lower triangular).
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+
 @dataclass(frozen=True)
 class DragModel:
     """What the engine needs of a generator."""
 
-    features: Callable[[Tensor], Tensor]  # ws 1 × num_ws × w_dim -> 1 × C × h × w
+    # ws N × num_ws × w_dim -> N × C × h × w; a step asks for N = 1, `auto` for more.
+    features: Callable[[Tensor], Tensor]
     frame: Frame
     width: int  # of the picture, pixels
     height: int
+    # What latents are likely; None: unknown, all directions are alike.
+    prior: LatentPrior | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,10 +283,15 @@ class Proposal:
     next_ws: Tensor
     moments: Moments
     base: Tensor
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Strategy(Protocol):
-    """One way of measuring and moving; holds constants only, never state."""
+    """One way of measuring and moving; holds constants only, never state.
+
+    What it must know at the next step it puts into `Proposal.memory` and `Handle.memory`. The
+    former is empty again when the goal changed (`state.goal_step == 0`), the latter stays.
+    """
 
     @property
     def name(self) -> str: ...
@@ -287,11 +317,17 @@ class Limits:
     max_steps: int = 300
     patience: int = 80  # steps without clear progress
     min_progress: float = 0.01  # of the distance left: what counts as clear progress
+    # A handle below this confidence is not recognised; after so many steps of that in a row the
+    # drag is lost. One step alone may be a blink.
+    min_confidence: float = 0.05
+    lost_after: int = 8
 
     def __post_init__(self) -> None:
         check_range("max_steps", self.max_steps, 1)
         check_range("patience", self.patience, 1)
         check_range("min_progress", self.min_progress, 0, 1)
+        check_range("min_confidence", self.min_confidence, 0, 1)
+        check_range("lost_after", self.lost_after, 1)
 
 
 # --- the engine ---
@@ -335,16 +371,18 @@ def advance(
             return _new_goal(state), ()
         case SetMask(mask):
             return _new_goal(replace(state, mask=_checked_mask(mask, model))), ()
-        case AddHandle(position, target):
+        case AddHandle(position, target, radius_px):
             _check_inside("handle", position, model)
             _check_inside("target", target, model)
-            handle = Handle(state.next_id, position, position, target)
+            _check_radius(radius_px, model)
+            handle = Handle(state.next_id, position, position, target, radius_px=radius_px)
             added = replace(state, handles=(*state.handles, handle), next_id=state.next_id + 1)
             return _new_goal(added), (HandleAdded(handle.id),)
         case MoveHandle(id, position):
             _check_inside("handle", position, model)
             old = _find(state, id)
-            return _with_handle(state, Handle(id, position, position, old.target)), ()
+            moved = Handle(id, position, position, old.target, radius_px=old.radius_px)
+            return _with_handle(state, moved), ()
         case MoveTarget(id, target):
             _check_inside("target", target, model)
             # A held handle has another place to go to now, so it is released.
@@ -390,13 +428,16 @@ def _step(
         gradient=proposal.gradient,
     )
     best = state.best
-    if best is None or score < best.score:
+    # A handle that is not recognised is not where the tracker says: such a step is no good one.
+    lost = any(handle.confidence < limits.min_confidence for handle in proposal.handles)
+    lost_steps = state.lost_steps + 1 if lost else 0
+    if best is None or (not lost and score < best.score):
         positions = tuple((handle.id, handle.position) for handle in proposal.handles)
         best = Best(score, state.ws, step, positions)
     progress = state.progress
     if score[0] < progress[0] * (1 - limits.min_progress):
         progress = (score[0], goal_step)
-    ended = _ending(score, goal_step, progress, proposal, limits)
+    ended = _ending(score, goal_step, progress, lost_steps, proposal, limits)
     after = replace(
         state,
         handles=proposal.handles,
@@ -406,6 +447,8 @@ def _step(
         goal_step=goal_step,
         best=best,
         progress=progress,
+        lost_steps=lost_steps,
+        memory=proposal.memory,
     )
     if ended is not None:
         return replace(_back_to_best(after), status=ended.status), (stepped, ended)
@@ -416,10 +459,18 @@ def _ending(
     score: tuple[float, float],
     goal_step: int,
     progress: tuple[float, int],
+    lost_steps: int,
     proposal: Proposal,
     limits: Limits,
 ) -> Ended | None:
-    if score[0] == 0:
+    if lost_steps >= limits.lost_after:
+        lost = [h.id for h in proposal.handles if h.confidence < limits.min_confidence]
+        return Ended(
+            Status.LOST,
+            f"handle {', '.join(map(str, lost))} was no longer recognised for "
+            f"{limits.lost_after} steps; the last good step is kept",
+        )
+    if score[0] == 0 and not lost_steps:
         return Ended(Status.ARRIVED, f"every handle arrived after {goal_step} steps")
     if not bool(torch.isfinite(proposal.next_ws).all()):
         return Ended(Status.STUCK, "the loss is no longer finite; the best step is kept")
@@ -459,6 +510,8 @@ def _new_goal(state: DragState) -> DragState:
         goal_step=0,
         best=None,
         progress=(math.inf, 0),
+        lost_steps=0,
+        memory={},
     )
 
 
@@ -489,6 +542,15 @@ def _check_inside(what: str, point: Point, model: DragModel) -> None:
         )
 
 
+def _check_radius(radius_px: float | None, model: DragModel) -> None:
+    largest = max(model.width, model.height) / 2
+    if radius_px is not None and not 0 < radius_px <= largest:
+        raise DragError(
+            f"the handle's radius is {radius_px:g} px; it must be above 0 and at most {largest:g}, "
+            "half the picture."
+        )
+
+
 def _checked_mask(mask: Tensor | None, model: DragModel) -> Tensor | None:
     if mask is None:
         return None
@@ -500,16 +562,3 @@ def _checked_mask(mask: Tensor | None, model: DragModel) -> Tensor | None:
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise DragError("the mask has values outside [0, 1].")
     return mask.detach().clone()
-
-
-def adam(moments: Moments, gradient: Tensor, rate: float) -> tuple[Moments, Tensor]:
-    """Adam (Kingma 2015, algorithm 1; beta 0.9, 0.999) as a function.
-
-    Returns the new moments and the step to add to what is optimised.
-    """
-    beta1, beta2, epsilon = 0.9, 0.999, 1e-8
-    count = moments.count + 1
-    first = moments.first.lerp(gradient, 1 - beta1)
-    second = moments.second * beta2 + gradient.square() * (1 - beta2)
-    scale = second.sqrt() / math.sqrt(1 - beta2**count) + epsilon
-    return Moments(first, second, count), -(rate / (1 - beta1**count)) * first / scale

@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from pipeline.console import complain
-from pipeline.edit.drag import DragModel
+from pipeline.edit.drag import DragModel, LatentPrior
 from pipeline.models import stylegan3
 from torch_utils.recording import CannotRecordError, graphed
+
+# Latents that the prior is estimated from: some times as many as w has dimensions (512).
+PRIOR_SAMPLES = 2048
+# Added to the prior's variances, as a share of their mean: few samples leave some directions out.
+PRIOR_FLOOR = 1e-3
 
 
 def choose_layer(generator: Any) -> str:
@@ -68,7 +73,24 @@ def drag_model(generator: Any, layer: str) -> DragModel:
             )
     width = round((frame.width - 2 * frame.offset) / frame.scale)
     height = round((frame.height - 2 * frame.offset) / frame.scale)
-    return DragModel(features, frame, width, height)
+    return DragModel(features, frame, width, height, latent_prior(generator))
+
+
+@torch.no_grad()
+def latent_prior(generator: Any) -> LatentPrior:
+    """Mean and spread of the generator's w, of latents and labels drawn from a fixed seed."""
+    draws = torch.Generator().manual_seed(0)
+    z = torch.randn(PRIOR_SAMPLES, generator.z_dim, generator=draws)
+    classes = torch.randint(max(generator.c_dim, 1), (PRIOR_SAMPLES,), generator=draws)
+    labels = torch.eye(generator.c_dim)[classes] if generator.c_dim else None
+    device = next(generator.parameters()).device
+    w = generator.mapping(z.to(device), None if labels is None else labels.to(device))[:, 0]
+    w = w.double().cpu()
+    mean = w.mean(0)
+    covariance = (w - mean).t() @ (w - mean) / (len(w) - 1)
+    covariance.diagonal().add_(PRIOR_FLOOR * covariance.diagonal().mean().clamp_min(1e-12))
+    spread = torch.linalg.cholesky(covariance)
+    return LatentPrior(mean.to(device), spread.to(device))
 
 
 def captured(
