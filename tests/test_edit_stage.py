@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -322,7 +323,8 @@ def test_another_model_than_the_inversions_is_refused(
 
 def test_a_state_is_read_back_as_it_was(tmp_path: Path) -> None:
     ws = torch.randn(1, 10, 16)
-    handle = drag.Handle(3, (1.0, 2.0), (3.5, 4.0), (5.0, 6.0), torch.randn(2, 4), None, 0.4)
+    handle = drag.Handle(3, (1.0, 2.0), (3.5, 4.0), (5.0, 6.0), torch.randn(2, 4), None, 0.4, 2.5)
+    handle = replace(handle, memory={"goal": torch.rand(1, 2)})
     anchored = drag.Handle(4, (1.0, 2.0), (3.5, 4.0), (5.0, 6.0), None, torch.randn(2, 4), 1.0)
     state = drag.DragState(
         ws=ws,
@@ -338,6 +340,8 @@ def test_a_state_is_read_back_as_it_was(tmp_path: Path) -> None:
         goal_step=7,
         best=drag.Best((0.1, 0.30000000001), ws + 3, 5, ((3, (3.0, 4.0)), (4, (1.0, 1.0)))),
         next_id=5,
+        lost_steps=3,
+        memory={"trust": torch.tensor(0.3)},
     )
     for one in (state, drag.start(ws, (0, 6))):
         state_file.write(one, tmp_path / "s.safetensors")
@@ -351,6 +355,8 @@ def describe(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, tuple):
         return [describe(item) for item in value]
+    if isinstance(value, dict):
+        return {key: describe(item) for key, item in value.items()}
     if hasattr(value, "__dataclass_fields__"):
         return {name: describe(getattr(value, name)) for name in value.__dataclass_fields__}
     return value

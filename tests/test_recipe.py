@@ -25,7 +25,13 @@ from pipeline.errors import AnimedragError, DataError
 def any_recipe(draw: st.DrawFn) -> Recipe:
     width, height = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     point = st.tuples(st.floats(0, width, allow_nan=False), st.floats(0, height, allow_nan=False))
-    moves = draw(st.lists(st.builds(Move, point, point), min_size=1, max_size=5))
+    moves = draw(
+        st.lists(
+            st.builds(Move, point, point, st.none() | st.floats(0.01, max(width, height) / 2)),
+            min_size=1,
+            max_size=5,
+        )
+    )
     mask = None
     if draw(st.booleans()):
         rng = np.random.default_rng(draw(st.integers(0, 9)))
@@ -53,6 +59,32 @@ def test_what_is_written_is_read_back(recipe: Recipe) -> None:
     assert (again.mask is None) == (recipe.mask is None)
     if recipe.mask is not None:
         np.testing.assert_array_equal(again.mask, recipe.mask)
+
+
+def test_a_recipe_of_the_first_version_is_read() -> None:
+    text = """{"version": 1, "frame": {"width": 64, "height": 64},
+        "handles": [{"from": [1, 2], "to": [3, 4]}], "mask": null, "strategy": "draggan",
+        "constants": {}, "max_steps": 300, "patience": 80}"""
+    assert recipes.parse(text) == Recipe(64, 64, (Move((1.0, 2.0), (3.0, 4.0)),))
+
+
+def test_region_handles_are_written_scaled_and_read_from_a_line() -> None:
+    (move,) = recipes.parse_points("10,12>14,12 radius 3")
+    assert move == Move((10, 12), (14, 12), 3.0)
+    (large,) = Recipe(64, 64, (move,)).scaled_to(128, 128).moves
+    assert large == Move((20, 24), (28, 24), 6.0)
+    for wrong in ("10,12>14,12 radius", "10,12>14,12 radius -1", "10,12>14,12 radius x"):
+        with pytest.raises(DataError, match="radius 6"):
+            recipes.parse_points(wrong)
+
+
+def test_mirrored_moves_are_those_of_both_sides() -> None:
+    moves = (Move((20, 30), (22, 28), 2.0), Move((32, 50), (32, 54)))
+    assert recipes.mirrored(moves, 64) == (
+        moves[0],
+        Move((44, 30), (42, 28), 2.0),
+        moves[1],
+    )
 
 
 def test_a_file_is_written_and_read(tmp_path: Path) -> None:
@@ -125,7 +157,7 @@ def drop(key: str) -> Callable[[dict[str, Any]], None]:
         (put("max_stps", value=3), "max_steps"),
         (put("frame", "widht", value=3), "width"),
         (put("handles", 0, "form", value=[1, 1]), "from"),
-        (put("version", value=2), "version"),
+        (put("version", value=3), "version"),
         (put("version", value=True), "version"),
         (put("version", value="1"), "version"),
         (drop("version"), "version"),

@@ -8,7 +8,8 @@ from pipeline.errors import ConfigError, check_choice, check_range
 
 POINTS_FRAMES = ("face", "picture")
 PASTES = ("drawing", "face")
-STRATEGY_NAMES = ("draggan", "draggan-compatible")
+# The names in pipeline/edit/strategies, which this module does not import: that takes torch.
+STRATEGY_NAMES = ("draggan", "draggan-compatible", "freedrag", "stable", "auto")
 
 
 @dataclass

@@ -284,6 +284,7 @@ class Proposal:
     moments: Moments
     base: Tensor
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    settled: bool = False  # the strategy knows that no further step would help
 
 
 class Strategy(Protocol):
@@ -474,6 +475,12 @@ def _ending(
         return Ended(Status.ARRIVED, f"every handle arrived after {goal_step} steps")
     if not bool(torch.isfinite(proposal.next_ws).all()):
         return Ended(Status.STUCK, "the loss is no longer finite; the best step is kept")
+    if proposal.settled:
+        return Ended(
+            Status.STUCK,
+            f"no step helps any more after {goal_step}, {score[1]:.1f} px are left on average; "
+            "the best step is kept",
+        )
     if goal_step >= limits.max_steps:
         return Ended(
             Status.EXHAUSTED,

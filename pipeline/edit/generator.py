@@ -83,7 +83,7 @@ def latent_prior(generator: Any) -> LatentPrior:
     z = torch.randn(PRIOR_SAMPLES, generator.z_dim, generator=draws)
     classes = torch.randint(max(generator.c_dim, 1), (PRIOR_SAMPLES,), generator=draws)
     labels = torch.eye(generator.c_dim)[classes] if generator.c_dim else None
-    device = next(generator.parameters()).device
+    device = next(generator.mapping.parameters()).device
     w = generator.mapping(z.to(device), None if labels is None else labels.to(device))[:, 0]
     w = w.double().cpu()
     mean = w.mean(0)

@@ -2,17 +2,19 @@
 
 This module alone reads and writes the format:
 
-    {"version": 1,
+    {"version": 2,
      "frame": {"width": 256, "height": 256},
-     "handles": [{"from": [120.5, 160.0], "to": [126.0, 152.5]}],
+     "handles": [{"from": [120.5, 160.0], "to": [126.0, 152.5], "radius": 6.0}],
      "mask": null,
      "strategy": "draggan", "constants": {"mask_weight": 20},
      "max_steps": 300, "patience": 80}
 
 Points are continuous pixels (x right, y down) of the aligned face at the size that `frame` states;
-replay scales them to the model's. `mask`, where present, is `{"png": <base64>}`, a grey PNG over
-the frame: white keeps, black may change, grey in between. `mask`, `strategy`, `constants`,
-`max_steps` and `patience` may be left out. Knows nothing of networks and artifacts.
+replay scales them to the model's. A handle with a `radius` (the same pixels) takes hold of the
+whole disc. Version 1, which knew no radius, is read as well. `mask`, where present, is
+`{"png": <base64>}`, a grey PNG over the frame: white keeps, black may change, grey in between.
+`mask`, `strategy`, `constants`, `max_steps` and `patience` may be left out. Knows nothing of
+networks and artifacts.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ from pipeline.edit.drag import Point
 from pipeline.edit.strategies import STRATEGIES, DragGan, build_strategy
 from pipeline.errors import AnimedragError, DataError, nearest
 
-VERSION = 1
+VERSION = 2
+# Versions that can be read.
+READABLE = (1, 2)
 # A face has 28 landmarks; far more handles than that are a mistake, and each costs time.
 MAX_HANDLES = 256
 # No model's picture is larger; a mask beyond it is a mistake or an attack on memory.
@@ -47,10 +51,11 @@ _KEYS = ("version", "frame", "handles", "mask", "strategy", "constants", "max_st
 
 @dataclass(frozen=True)
 class Move:
-    """One handle: the point to take and where it goes."""
+    """One handle: the point to take and where it goes; with a radius, a whole disc of pixels."""
 
     start: Point
     target: Point
+    radius: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +85,15 @@ class Recipe:
             # Multiplied first: a point on the border stays on it, to the last bit.
             return point[0] * width / self.width, point[1] * height / self.height
 
-        moves = tuple(Move(scaled(m.start), scaled(m.target)) for m in self.moves)
+        longest = max(self.width, self.height)
+        moves = tuple(
+            Move(
+                scaled(m.start),
+                scaled(m.target),
+                None if m.radius is None else m.radius * max(width, height) / longest,
+            )
+            for m in self.moves
+        )
         mask = self.mask
         if mask is not None and (width, height) != (self.width, self.height):
             mask = np.asarray(Image.fromarray(mask).resize((width, height), _MASK_FILTER))
@@ -126,7 +139,14 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
     return {
         "version": VERSION,
         "frame": {"width": recipe.width, "height": recipe.height},
-        "handles": [{"from": list(m.start), "to": list(m.target)} for m in recipe.moves],
+        "handles": [
+            {
+                "from": list(m.start),
+                "to": list(m.target),
+                **({} if m.radius is None else {"radius": m.radius}),
+            }
+            for m in recipe.moves
+        ],
         "mask": None if recipe.mask is None else {"png": _mask_to_text(recipe.mask)},
         "strategy": recipe.strategy,
         "constants": dict(recipe.constants),
@@ -138,8 +158,15 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 def from_json(data: Any) -> Recipe:
     """The inverse of `to_json`, strict about every key and value."""
     _check_keys("a recipe", data, _KEYS, required=("version", "frame", "handles"))
-    if data["version"] != VERSION or isinstance(data["version"], bool):
-        raise DataError(f"version is {_shown(data['version'])}; this program reads {VERSION}")
+    if (
+        data["version"] not in READABLE
+        or not isinstance(data["version"], int | float)
+        or (isinstance(data["version"], bool))
+    ):
+        raise DataError(
+            f"version is {_shown(data['version'])}; this program reads "
+            f"{' and '.join(map(str, READABLE))}"
+        )
     frame = data["frame"]
     _check_keys("frame", frame, ("width", "height"), required=("width", "height"))
     width = _whole("frame.width", frame["width"], 1, MAX_SIDE)
@@ -175,21 +202,24 @@ def from_json(data: Any) -> Recipe:
 
 
 def parse_points(text: str) -> tuple[Move, ...]:
-    """Handles written as "x,y>x,y;x,y>x,y": from, to; several parted by semicolons.
+    """Handles written as "x,y>x,y; x,y>x,y radius 6": from, to; several parted by semicolons.
 
     Raises:
         DataError: naming the part that cannot be read.
     """
     moves = []
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
-        ends = [_point_of_text(end) for end in part.split(">")]
+        places, word, size = part.partition("radius")
+        ends = [_point_of_text(end) for end in places.split(">")]
         points = [end for end in ends if end is not None]
-        if len(points) != 2 or len(ends) != 2:
+        radius = _positive_of_text(size) if word else None
+        if len(points) != 2 or len(ends) != 2 or (word and radius is None):
             raise DataError(
                 f'points: "{part}" cannot be read; write from-x,from-y>to-x,to-y as in '
-                '"120,160>126,152", several parted by semicolons.'
+                '"120,160>126,152", several parted by semicolons; "120,160>126,152 radius 6" takes '
+                "hold of a whole disc."
             )
-        moves.append(Move(points[0], points[1]))
+        moves.append(Move(points[0], points[1], radius))
     if not moves:
         raise DataError('points is empty; write at least one handle as in "120,160>126,152".')
     return tuple(moves)
@@ -217,6 +247,7 @@ def moves_of_picture(
         Move(
             _into_face(m.start, transform, width, height),
             _into_face(m.target, transform, width, height),
+            None if m.radius is None else m.radius * height / transform.height,
         )
         for m in moves
     )
@@ -236,6 +267,30 @@ def check_moves(moves: Iterable[Move], width: int, height: int, of: str = "face"
 def _into_face(point: Point, transform: CropTransform, width: int, height: int) -> Point:
     x, y = transform.apply(np.array(point)).tolist()
     return x * width, y * height
+
+
+def mirrored(moves: Iterable[Move], width: int) -> tuple[Move, ...]:
+    """The moves, each followed by its mirror image across the face's upright middle line.
+
+    Aligned faces stand level in the middle, so both eyes or both corners of the mouth move alike.
+    A handle on the middle line is its own mirror image.
+    """
+    both = []
+    for move in moves:
+        both.append(move)
+        (x, y), (to_x, to_y) = move.start, move.target
+        other = Move((width - x, y), (width - to_x, to_y), move.radius)
+        if math.dist(other.start, move.start) > 0.02 * width:
+            both.append(other)
+    return tuple(both)
+
+
+def _positive_of_text(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
 
 
 def _point_of_text(text: str) -> Point | None:
@@ -258,10 +313,18 @@ def _moves(handles: Any, width: int, height: int) -> tuple[Move, ...]:
     moves = []
     for number, handle in enumerate(handles):
         where = f"handles[{number}]"
-        _check_keys(where, handle, ("from", "to"), required=("from", "to"))
+        _check_keys(where, handle, ("from", "to", "radius"), required=("from", "to"))
         start = _point(f"{where}.from", handle["from"], width, height)
         target = _point(f"{where}.to", handle["to"], width, height)
-        moves.append(Move(start, target))
+        radius = None
+        if handle.get("radius") is not None:
+            radius = _number(f"{where}.radius", handle["radius"])
+            if not 0 < radius <= max(width, height) / 2:
+                raise DataError(
+                    f"{where}.radius is {radius:g}; it must be above 0 and at most "
+                    f"{max(width, height) / 2:g}, half the frame"
+                )
+        moves.append(Move(start, target, radius))
     return tuple(moves)
 
 

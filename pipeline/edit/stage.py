@@ -220,7 +220,7 @@ def _recipe(
 def _begin(task: Task, device: torch.device) -> DragState:
     state = drag.start(task.subject.ws.to(device), task.rows)
     for move in task.recipe.moves:
-        state = _apply(task, state, AddHandle(move.start, move.target))
+        state = _apply(task, state, AddHandle(move.start, move.target, move.radius))
     if task.recipe.mask is not None:
         mask = torch.from_numpy(task.recipe.mask.astype(np.float32) / 255).to(device)
         state = _apply(task, state, SetMask(mask))

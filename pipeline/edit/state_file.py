@@ -33,6 +33,10 @@ def write(state: DragState, path: Path) -> None:
     for handle in state.handles:
         tensors[f"reference.{handle.id}"] = handle.reference
         tensors[f"anchor.{handle.id}"] = handle.anchor
+        for name, value in handle.memory.items():
+            tensors[f"handle.{handle.id}.{name}"] = value
+    for name, value in state.memory.items():
+        tensors[f"memory.{name}"] = value
     plain = {
         "free_rows": state.free_rows,
         "count": state.moments.count,
@@ -40,6 +44,7 @@ def write(state: DragState, path: Path) -> None:
         "step": state.step,
         "goal_step": state.goal_step,
         "next_id": state.next_id,
+        "lost_steps": state.lost_steps,
         # JSON knows no infinity: null is "no progress measured yet".
         "progress": [None if math.isinf(state.progress[0]) else state.progress[0],
                      state.progress[1]],
@@ -48,7 +53,7 @@ def write(state: DragState, path: Path) -> None:
         },
         "handles": [
             {"id": h.id, "start": h.start, "position": h.position, "target": h.target,
-             "confidence": h.confidence}
+             "confidence": h.confidence, "radius_px": h.radius_px}
             for h in state.handles
         ],
     }  # fmt: skip
@@ -91,6 +96,8 @@ def read(path: Path, device: str = "cpu") -> DragState:
         ),
         progress=(math.inf if progress is None else progress, since),
         next_id=plain["next_id"],
+        lost_steps=plain["lost_steps"],
+        memory=_named("memory.", tensors),
     )
 
 
@@ -103,7 +110,13 @@ def _handle(item: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Handle:
         reference=tensors.get(f"reference.{item['id']}"),
         anchor=tensors.get(f"anchor.{item['id']}"),
         confidence=item["confidence"],
+        radius_px=item["radius_px"],
+        memory=_named(f"handle.{item['id']}.", tensors),
     )
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _point(value: list[float]) -> Point:

@@ -78,8 +78,6 @@ class DragGanCompatible:
         return adam_step(state, model, motion, kept, self.learning_rate)
 
 
-
-
 def _row_column(point: Point) -> tuple[int, int]:
     return math.floor(point[1]), math.floor(point[0])
 

@@ -22,6 +22,9 @@ from pipeline.edit.strategies.measuring import (
 )
 from pipeline.errors import check_range
 
+# A loss (in standard deviations) that counts as none.
+_LEAST_LOSS = 0.01
+
 
 @dataclass(frozen=True)
 class FreeDrag:
@@ -31,7 +34,9 @@ class FreeDrag:
     at most `inner_steps` the handle stands there if the loss has halved, is asked for at the same
     point again if the loss has fallen, else nearer. The better it fared, the more the template
     takes up of what is there now. Losses are in units of the first map's standard deviation (about
-    1 in a StyleGAN), so that the paper's constants hold for any layer.
+    1 in a StyleGAN), so that the paper's constants hold for any layer. The paper calls a motion
+    done below l / 2; where a goal begins with less than l, as in flat areas, that would be before
+    anything has moved, so half of what it began with is asked for there.
     """
 
     radius: float = 3.0  # disc that is compared; pixels of a 512-pixel picture, as all lengths
@@ -108,21 +113,23 @@ class FreeDrag:
         goal = _goal(handle)
         found = values(goal)[0]
         loss = float((found - template).abs().mean()) / unit
-        begun, inner = float(handle.memory["begun"]), int(handle.memory["inner"]) + 1
+        begun, last = float(handle.memory["begun"]), float(handle.memory["last"])
+        inner = int(handle.memory["inner"]) + 1
+        done = max(min(self.expected_loss, begun) / 2, _LEAST_LOSS)
         typical = float((features.flatten(1).t() - template.mean(0)).abs().mean()) / unit
         confidence = max(0.0, 1 - loss / max(typical, 1e-6))
         handle = replace(handle, confidence=confidence)
-        if loss > self.expected_loss / 2 and inner < self.inner_steps:
-            return _remember(handle, goal, begun, inner)
+        if loss > done and inner < self.inner_steps:
+            return _remember(handle, goal, begun, last, inner)
         # The motion ends: the template takes up what is there, the more the better it went.
         blend = 1 / (1 + math.exp(min(self._alpha * (loss - self._beta), 50)))
         handle = replace(handle, reference=template + blend * (found - template))
-        if loss <= self.expected_loss / 2:
+        if loss <= done:
             x, y = goal[0].tolist()
             handle = replace(handle, position=(x, y))
             return self._ask(handle, handle.position, values, model, unit)
-        if loss < begun:
-            return _remember(handle, goal, loss, 0)
+        if loss < last:
+            return _remember(handle, goal, begun, loss, 0)
         return self._ask(handle, self._back(handle, model), values, model, unit)
 
     @property
@@ -165,12 +172,15 @@ class FreeDrag:
         off = (losses - self.expected_loss).abs()
         # Of equal ones the farthest: where nothing changes, nothing is in the way.
         best = count - 1 - int(off.flip(0).argmin())
-        return _remember(handle, places[best : best + 1], float(losses[best]), 0)
+        loss = float(losses[best])
+        return _remember(handle, places[best : best + 1], loss, loss, 0)
 
 
-def _remember(handle: Handle, goal: Tensor, begun: float, inner: int) -> Handle:
-    memory = {"goal": goal, "begun": torch.tensor(begun), "inner": torch.tensor(inner)}
-    return replace(handle, memory=memory)
+def _remember(handle: Handle, goal: Tensor, begun: float, last: float, inner: int) -> Handle:
+    """`begun`: loss when this goal was first asked for; `last`: before these inner steps."""
+    numbers = {"begun": begun, "last": last, "inner": inner}
+    memory = {name: torch.tensor(value) for name, value in numbers.items()}
+    return replace(handle, memory={"goal": goal, **memory})
 
 
 def _goal(handle: Handle) -> Tensor:

@@ -46,7 +46,7 @@ class Stable:
     smallest_template_px: float = 3.0
     smallest_stop_px: float = 0.5
     filter_share: float = 0.6  # of the filter in the score, against the likeness
-    ridge: float = 0.05  # of the fit, in units of the patches' own energy
+    ridge: float = 0.01  # of the fit, in units of the patches' own energy
     trusted: float = 0.5  # confidence above which the features on the spot are pulled on
     mask_weight: float = 20.0
     learning_rate: float = 2e-3
