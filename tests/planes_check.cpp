@@ -47,7 +47,7 @@ double worst_filtered_lrelu() {
              0,        up_taps.data(), up_count, down_taps.data(), down_count};
     job.activation = Activation::kLreluMask;
     job.bias = bias, job.gain = gain, job.slope = slope, job.clamp = clamp;
-    const int period = std::lcm(up, down);
+    const int period = phases_of(up, down, mid_w);
     std::vector<float> scratch(kernels.scratch_values(job)), y(out_w * out_h);
     std::vector<std::uint8_t> mask(static_cast<std::size_t>(period) *
                                    mask_quarter(mask_places(mid_w, period)) * mid_h);

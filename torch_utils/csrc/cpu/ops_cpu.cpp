@@ -7,7 +7,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <numeric>
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -120,7 +120,7 @@ PlaneJob<T> make_job(const Tensor& x, const Geometry& g, const Tensor& up_taps,
 
 template <typename T>
 int64_t mask_plane_bytes(const PlaneJob<T>& job) {
-  const int period = std::lcm(job.x.up, job.x.down);
+  const int period = phases_of(job.x.up, job.x.down, job.x.mid);
   return int64_t{1} * period * mask_quarter(mask_places(job.x.mid, period)) * job.y.mid;
 }
 
@@ -136,12 +136,17 @@ Tensor run_planes(const PlaneJob<T>& job, const Tensor& x, const T* bias, std::u
   T* target = y.mutable_data_ptr<T>();
   at::parallel_for(0, x.size(0) * channels, std::max<int64_t>(1, kGrain / (in + out)),
                    [&](int64_t begin, int64_t end) {
-                     std::vector<T> scratch(k.scratch_values(job));
+                     constexpr std::size_t kLine = 64;  // bytes; rows shall begin at cache lines
+                     std::vector<T> buffer(k.scratch_values(job) + kLine / sizeof(T));
+                     void* scratch = buffer.data();
+                     std::size_t space = buffer.size() * sizeof(T);
+                     std::align(kLine, k.scratch_values(job) * sizeof(T), scratch, space);
                      PlaneJob<T> mine = job;
                      for (int64_t plane = begin; plane < end; ++plane) {
                        mine.bias = bias ? bias[plane % channels] : T(0);
                        k.run_plane(mine, source + plane * in, target + plane * out,
-                                   mask ? mask + plane * mask_bytes : nullptr, scratch.data());
+                                   mask ? mask + plane * mask_bytes : nullptr,
+                                   static_cast<T*>(scratch));
                      }
                    });
   return y;

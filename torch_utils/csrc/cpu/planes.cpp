@@ -2,9 +2,10 @@
 // ANIMEDRAG_KERNELS naming the table that this object file exports (ANIMEDRAG_SCALAR its type).
 //
 // A plane streams through row by row; nothing larger than a few rows is ever held. Upsampled rows
-// are kept as `phases` (sample X lies in phase X mod L, place X div L, with L the least common
-// multiple of both factors), so that every filter becomes a weighted sum of contiguous rows, the
-// one primitive that is worth vectorising.
+// are kept as `phases` (sample X lies in phase X mod L, place X div L, with L a multiple of both
+// factors), so that every filter becomes weighted sums of contiguous rows, the one primitive that is
+// worth vectorising. Neighbouring phases read nearly the same rows: their sums are computed together,
+// for reading is what such sums wait for.
 
 #include "planes.h"
 
@@ -35,7 +36,6 @@ using Job = PlaneJob<Scalar>;
 using Line = Axis<Scalar>;
 
 constexpr int kLanes = ANIMEDRAG_VECTOR_BYTES / sizeof(Scalar);
-// Rows carry this many spare values on each side: reads past an end meet zeros, not a branch.
 constexpr int kBlockVectors = 8;
 constexpr int kBlock = kLanes * kBlockVectors;
 
@@ -73,9 +73,66 @@ void weighted_sum(const Term* terms, int count, Scalar* out, int n) {
   for (; at < n; at += kLanes) sum_block<1>(terms, count, at, out);
 }
 
+// A row that meets G sums, each with a weight of its own (zero where a filter does not reach).
+template <int G>
+struct Shared {
+  const Scalar* row;
+  Scalar weight[G];
+};
+
+// Vectors side by side: named ones, because compilers leave arrays of them in memory.
+template <int N>
+struct Run {
+  Vector v0, v1, v2, v3;
+
+  void clear() { v0 = v1 = v2 = v3 = Vector{} + Scalar(0.0); }
+  void read(const Scalar* p) {
+    v0 = load(p);
+    if constexpr (N > 1) v1 = load(p + kLanes);
+    if constexpr (N > 2) v2 = load(p + 2 * kLanes), v3 = load(p + 3 * kLanes);
+  }
+  void write(Scalar* p) const {
+    store(p, v0);
+    if constexpr (N > 1) store(p + kLanes, v1);
+    if constexpr (N > 2) store(p + 2 * kLanes, v2), store(p + 3 * kLanes, v3);
+  }
+  void add(Scalar weight, const Run& x) {
+    const Vector w = Vector{} + weight;
+    v0 += w * x.v0;
+    if constexpr (N > 1) v1 += w * x.v1;
+    if constexpr (N > 2) v2 += w * x.v2, v3 += w * x.v3;
+  }
+};
+
+template <int G, int N>
+inline void sum_blocks(const Shared<G>* terms, int count, int at, Scalar* out, int stride) {
+  Run<N> first, second, third, fourth, value;
+  first.clear(), second.clear(), third.clear(), fourth.clear();
+  for (int t = 0; t < count; ++t) {
+    value.read(terms[t].row + at);
+    first.add(terms[t].weight[0], value);
+    if constexpr (G > 1) second.add(terms[t].weight[1], value);
+    if constexpr (G > 2) third.add(terms[t].weight[2], value), fourth.add(terms[t].weight[3], value);
+  }
+  first.write(out + at);
+  if constexpr (G > 1) second.write(out + at + stride);
+  if constexpr (G > 2) third.write(out + at + 2 * stride), fourth.write(out + at + 3 * stride);
+}
+
+// G sums as weighted_sum makes them, `stride` values apart.
+template <int G>
+void weighted_sums(const Shared<G>* terms, int count, Scalar* out, int stride, int n) {
+  constexpr int kMost = G > 2 && ANIMEDRAG_VECTOR_BYTES < 64 ? 2 : 4;  // what registers hold
+  int at = 0;
+  for (; at + kMost * kLanes <= n; at += kMost * kLanes)
+    sum_blocks<G, kMost>(terms, count, at, out, stride);
+  for (; at + 2 * kLanes <= n; at += 2 * kLanes) sum_blocks<G, 2>(terms, count, at, out, stride);
+  for (; at < n; at += kLanes) sum_blocks<G, 1>(terms, count, at, out, stride);
+}
+
 inline int floor_div(int a, int b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 inline int floor_mod(int a, int b) { return a - floor_div(a, b) * b; }
-inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+inline int ceil_div(int a, int b) { return -floor_div(-a, b); }
 inline int round_up(int n, int multiple) { return ceil_div(n, multiple) * multiple; }
 
 // The horizontal layout of a job.
@@ -92,7 +149,7 @@ struct Layout {
 Layout layout_of(const Job& job) {
   const Line &x = job.x, &y = job.y;
   Layout l;
-  l.period = std::lcm(x.up, x.down);
+  l.period = phases_of(x.up, x.down, x.mid);
   l.in_phases = l.period / x.up;
   l.out_phases = l.period / x.down;
   l.in_places = ceil_div(x.in, l.in_phases);
@@ -103,17 +160,49 @@ Layout layout_of(const Job& job) {
   const int reach_down = ceil_div(x.down_count + std::abs(x.down_start) + l.period, l.period) + 1;
   const int spread = std::max({l.in_places, l.mid_places, l.out_places}) -
                      std::min({l.in_places, l.mid_places, l.out_places});
-  l.margin = round_up(std::max(reach_up, reach_down) + spread, kLanes) + kBlock + 4 * kMaskLanes;
+  // The mask's four quarters, too, may end past a row.
+  l.margin = round_up(std::max(reach_up, reach_down) + spread, kLanes) + 4 * kMaskLanes;
   const auto stride = [&](int places) { return round_up(places, kLanes) + 2 * l.margin; };
   l.in_stride = stride(l.in_places);
   l.mid_stride = stride(l.mid_places);
-  l.out_stride = round_up(l.out_places, kLanes) + kBlock;
+  l.out_stride = round_up(l.out_places, kLanes) + kLanes;
   l.in_row = l.in_stride * l.in_phases;
   l.mid_row = l.mid_stride * l.period;
   l.out_row = l.out_stride * l.out_phases;
   l.in_rows = ceil_div(y.up_count, y.up) + 1;
   l.held_rows = y.down_count;
   return l;
+}
+
+constexpr int kGroup = 4;  // phases whose sums are computed together at most
+constexpr int kCacheLine = 64;
+
+// How many terms a group's sums have, and for how many lines of taps there are such.
+struct Extent {
+  int terms, lines;
+};
+
+Extent up_extent(const Job& job) {
+  return {ceil_div(job.x.up_count + kGroup, job.x.up) + 1, job.up_taps_2d ? job.y.up_count : 1};
+}
+
+Extent down_extent(const Job& job) {
+  return {job.x.down_count + kGroup * job.x.down, job.down_taps_2d ? job.y.down_count : 1};
+}
+
+std::size_t table_values(const Extent& extent, int phases) {
+  const std::size_t terms = static_cast<std::size_t>(extent.terms) * extent.lines;
+  const std::size_t bytes = std::max(phases * terms * sizeof(Shared<1>),
+                                     ceil_div(phases, kGroup) * terms * sizeof(Shared<kGroup>));
+  return round_up(static_cast<int>(bytes), kCacheLine) / sizeof(Scalar);
+}
+
+// Of the terms at hand: of all lines that meet one sample.
+std::size_t term_values(const Job& job) {
+  const Extent up = up_extent(job), down = down_extent(job);
+  const int most = std::max({up.terms * up.lines, down.terms * down.lines, job.y.up_count,
+                             job.y.down_count});
+  return round_up(most * static_cast<int>(sizeof(Shared<kGroup>)), kCacheLine) / sizeof(Scalar);
 }
 
 std::size_t scratch_values(const Job& job) {
@@ -123,9 +212,8 @@ std::size_t scratch_values(const Job& job) {
   return static_cast<std::size_t>(l.in_rows) * l.in_row + l.in_row + l.mid_row +
          static_cast<std::size_t>(l.held_rows) * held_row + l.out_row +
          (job.down_taps_2d ? static_cast<std::size_t>(l.held_rows / 2) * l.mid_row : 0) +
-         (sizeof(Term) / sizeof(Scalar)) *
-             std::max(job.x.up_count * job.y.up_count, job.x.down_count * job.y.down_count) +
-         kLanes;
+         term_values(job) + table_values(up_extent(job), l.period) +
+         table_values(down_extent(job), l.out_phases) + kCacheLine / sizeof(Scalar);
 }
 
 // x[phases * i + a] + bias => row of phase a, place i. The spare places keep their zeros.
@@ -220,12 +308,14 @@ struct Plane {
   const Job& job;
   const Layout l;
   Scalar *in_ring, *mixed, *mid, *held, *result, *folds;
-  Term* terms;
+  void* terms;      // scratch for the terms of the sums at hand
+  void* up_table;   // terms of every group and line of taps, as if of the line `mixed`
+  void* down_table;  // the same of the line `mid`
   bool mirrored;  // the 2-D second filter reads the same from below as from above
 
   Plane(const Job& j, Scalar* scratch) : job(j), l(layout_of(j)) {
     const int held_row = job.down_taps_2d ? l.mid_row : l.out_row;
-    in_ring = scratch;
+    in_ring = scratch;  // rows begin at cache lines, so that sums without a shift read whole ones
     mixed = in_ring + static_cast<std::size_t>(l.in_rows) * l.in_row;
     mid = mixed + l.in_row;
     held = mid + l.mid_row;
@@ -233,83 +323,159 @@ struct Plane {
     folds = result + l.out_row;
     const std::size_t fold_values =
         job.down_taps_2d ? static_cast<std::size_t>(l.held_rows / 2) * l.mid_row : 0;
-    terms = reinterpret_cast<Term*>(round_up_pointer(folds + fold_values));
+    Scalar* const tables = folds + round_up(static_cast<int>(fold_values), kLanes);
+    terms = tables;
+    up_table = tables + term_values(job);
+    down_table = tables + term_values(job) + table_values(up_extent(job), l.period);
     mirrored = job.down_taps_2d != nullptr && l.held_rows > 1;
     for (int k = 0; mirrored && k < l.held_rows / 2; ++k)
       mirrored = std::equal(job.down_taps_2d + k * j.x.down_count,
                             job.down_taps_2d + (k + 1) * j.x.down_count,
                             job.down_taps_2d + (l.held_rows - 1 - k) * j.x.down_count);
-  }
-
-  static Scalar* round_up_pointer(Scalar* p) {
-    const auto address = reinterpret_cast<std::uintptr_t>(p);
-    return reinterpret_cast<Scalar*>((address + sizeof(Term) - 1) / sizeof(Term) * sizeof(Term));
+    in_groups(l.period, [&](auto size) { make_up_table<size>(); });
+    in_groups(l.out_phases, [&](auto size) { make_down_table<size>(); });
   }
 
   Scalar* in_line(int row) const { return in_ring + (row % l.in_rows) * l.in_row + l.margin; }
 
-  // Terms of the horizontal upsampling of one input line into phase p.
-  int up_terms(const Scalar* line, const Scalar* taps, int phase, Scalar factor, Term* out) const {
-    const Line& x = job.x;
-    int count = 0;
-    for (int k = floor_mod(x.up_start - phase, x.up); k < x.up_count; k += x.up) {
-      const int place = (phase + k - x.up_start) / x.up;  // exact: k was chosen so
-      const Scalar* row = line + floor_mod(place, l.in_phases) * l.in_stride +
-                         floor_div(place, l.in_phases);
-      out[count++] = {row, taps[k] * factor};
-    }
-    return count;
+  // Calls work(std::integral_constant<int, G>) with how many of `phases` rows go together.
+  template <typename Work>
+  static void in_groups(int phases, const Work& work) {
+    if (phases % 4 == 0)
+      work(std::integral_constant<int, 4>{});
+    else if (phases % 2 == 0)
+      work(std::integral_constant<int, 2>{});
+    else
+      work(std::integral_constant<int, 1>{});
   }
 
-  // Terms of the horizontal downsampling of one activated line into output phase q.
-  int down_terms(const Scalar* line, const Scalar* taps, int phase, Term* out) const {
+  // Horizontal upsampling into G phases from `phase` on, for each of them and each line of taps.
+  template <int G>
+  void make_up_table() {
     const Line& x = job.x;
-    for (int k = 0; k < x.down_count; ++k) {
-      const int place = x.down * phase + k + x.down_start;
-      out[k] = {line + floor_mod(place, l.period) * l.mid_stride + floor_div(place, l.period),
-                taps[k]};
+    const Extent extent = up_extent(job);
+    auto* out = static_cast<Shared<G>*>(up_table);
+    for (int phase = 0; phase < l.period; phase += G)
+      for (int taps_line = 0; taps_line < extent.lines; ++taps_line) {
+        const Scalar* taps =
+            job.up_taps_2d ? job.up_taps_2d + taps_line * x.up_count : x.up_taps;
+        const int first = ceil_div(phase - x.up_start, x.up);
+        for (int i = 0; i < up_terms<G>(); ++i, ++out) {
+          const int place = first + i;
+          out->row = mixed + l.margin + floor_mod(place, l.in_phases) * l.in_stride +
+                     floor_div(place, l.in_phases);
+          for (int g = 0; g < G; ++g) {
+            const int k = place * x.up - phase - g + x.up_start;
+            out->weight[g] = k >= 0 && k < x.up_count ? taps[k] : Scalar(0.0);
+          }
+        }
+      }
+  }
+
+  // Horizontal downsampling into G output phases from `phase` on.
+  template <int G>
+  void make_down_table() {
+    const Line& x = job.x;
+    const Extent extent = down_extent(job);
+    auto* out = static_cast<Shared<G>*>(down_table);
+    for (int phase = 0; phase < l.out_phases; phase += G)
+      for (int taps_line = 0; taps_line < extent.lines; ++taps_line) {
+        const Scalar* taps =
+            job.down_taps_2d ? job.down_taps_2d + taps_line * x.down_count : x.down_taps;
+        for (int i = 0; i < down_terms<G>(); ++i, ++out) {
+          const int place = x.down * phase + x.down_start + i;
+          out->row = mid + l.margin + floor_mod(place, l.period) * l.mid_stride +
+                     floor_div(place, l.period);
+          for (int g = 0; g < G; ++g) {
+            const int k = i - x.down * g;
+            out->weight[g] = k >= 0 && k < x.down_count ? taps[k] : Scalar(0.0);
+          }
+        }
+      }
+  }
+
+  // Places that at least one of G neighbouring phases reads.
+  template <int G>
+  int up_terms() const {
+    return (G - 1 + job.x.up_count - 1) / job.x.up + 1;
+  }
+
+  template <int G>
+  int down_terms() const {
+    return job.x.down * (G - 1) + job.x.down_count;
+  }
+
+  // A group's terms in a table.
+  template <int G>
+  const Shared<G>* terms_of(const void* table, int count, const Extent& extent, int phase,
+                            int taps_line) const {
+    return static_cast<const Shared<G>*>(table) +
+           static_cast<std::size_t>(phase / G * extent.lines + taps_line) * count;
+  }
+
+  // The same terms of another line.
+  template <int G>
+  static void moved(const Shared<G>* from, int count, std::ptrdiff_t by, Scalar factor,
+                    Shared<G>* to) {
+    for (int i = 0; i < count; ++i) {
+      to[i].row = from[i].row + by;
+      for (int g = 0; g < G; ++g) to[i].weight[g] = from[i].weight[g] * factor;
     }
-    return x.down_count;
   }
 
   // Row Y of the upsampled plane into `line` (phase rows, margins left alone).
   void upsample_row(int row, Scalar* line) {
-    const Line &x = job.x, &y = job.y;
+    const Line& y = job.y;
     const int first = floor_mod(y.up_start - row, y.up);
     if (job.up_taps_2d) {
-      for (int phase = 0; phase < l.period; ++phase) {
-        int count = 0;
-        for (int k = first; k < y.up_count; k += y.up) {
-          const int source = (row + k - y.up_start) / y.up;
-          if (source < 0 || row + k < y.up_start || source >= y.in) continue;
-          count += up_terms(in_line(source), job.up_taps_2d + k * x.up_count, phase, Scalar(1.0),
-                            terms + count);
+      in_groups(l.period, [&](auto size) {
+        constexpr int G = size;
+        auto* shared = static_cast<Shared<G>*>(terms);
+        for (int phase = 0; phase < l.period; phase += G) {
+          int count = 0;
+          for (int k = first; k < y.up_count; k += y.up) {
+            const int source = (row + k - y.up_start) / y.up;
+            if (source < 0 || row + k < y.up_start || source >= y.in) continue;
+            moved(terms_of<G>(up_table, up_terms<G>(), up_extent(job), phase, k), up_terms<G>(),
+                  in_line(source) - (mixed + l.margin), Scalar(1.0), shared + count);
+            count += up_terms<G>();
+          }
+          weighted_sums<G>(shared, count, line + phase * l.mid_stride, l.mid_stride, l.mid_places);
         }
-        weighted_sum(terms, count, line + phase * l.mid_stride, l.mid_places);
-      }
+      });
       return;
     }
+    auto* lines = static_cast<Term*>(terms);
     int count = 0;
     for (int k = first; k < y.up_count; k += y.up) {
       const int source = (row + k - y.up_start) / y.up;
       if (row + k < y.up_start || source >= y.in) continue;
-      terms[count++] = {in_line(source), y.up_taps[k]};
+      lines[count++] = {in_line(source), y.up_taps[k]};
     }
     const Scalar* source_line = mixed + l.margin;
     Scalar factor = Scalar(1.0);
     if (count == 1) {  // nothing to add up: read the line where it is
-      source_line = terms[0].row;
-      factor = terms[0].weight;
+      source_line = lines[0].row;
+      factor = lines[0].weight;
     } else {
       for (int phase = 0; phase < l.in_phases; ++phase) {
-        weighted_sum(terms, count, mixed + l.margin + phase * l.in_stride, l.in_places);
-        for (int t = 0; t < count; ++t) terms[t].row += l.in_stride;
+        weighted_sum(lines, count, mixed + l.margin + phase * l.in_stride, l.in_places);
+        for (int t = 0; t < count; ++t) lines[t].row += l.in_stride;
       }
     }
-    for (int phase = 0; phase < l.period; ++phase) {
-      const int n = up_terms(source_line, x.up_taps, phase, factor, terms);
-      weighted_sum(terms, n, line + phase * l.mid_stride, l.mid_places);
-    }
+    in_groups(l.period, [&](auto size) {
+      constexpr int G = size;
+      const int n = up_terms<G>();
+      for (int phase = 0; phase < l.period; phase += G) {
+        const Shared<G>* shared = terms_of<G>(up_table, n, up_extent(job), phase, 0);
+        if (count == 1) {
+          auto* own = static_cast<Shared<G>*>(terms);
+          moved(shared, n, source_line - (mixed + l.margin), factor, own);
+          shared = own;
+        }
+        weighted_sums<G>(shared, n, line + phase * l.mid_stride, l.mid_stride, l.mid_places);
+      }
+    });
   }
 
   void activate(Scalar* line, std::uint8_t* mask) {
@@ -338,11 +504,24 @@ struct Plane {
     }
   }
 
-  void downsample_row(const Scalar* line, Scalar* out) {
-    for (int phase = 0; phase < l.out_phases; ++phase) {
-      const int n = down_terms(line, job.x.down_taps, phase, terms);
-      weighted_sum(terms, n, out + phase * l.out_stride, l.out_places);
-    }
+  // The activated line `mid` by a separable filter.
+  void downsample_row(Scalar* out) {
+    in_groups(l.out_phases, [&](auto size) {
+      constexpr int G = size;
+      const int n = down_terms<G>();
+      for (int phase = 0; phase < l.out_phases; phase += G)
+        weighted_sums<G>(terms_of<G>(down_table, n, down_extent(job), phase, 0), n,
+                         out + phase * l.out_stride, l.out_stride, l.out_places);
+    });
+  }
+
+  // Terms of one held line, met by the line k of a two-dimensional filter's taps.
+  template <int G>
+  int held_terms(const Scalar* held_line, int k, int phase, Shared<G>* out) const {
+    const int n = down_terms<G>();
+    moved(terms_of<G>(down_table, n, down_extent(job), phase, k), n, held_line - mid, Scalar(1.0),
+          out);
+    return n;
   }
 
   void run(const Scalar* x, Scalar* y, std::uint8_t* mask) {
@@ -367,7 +546,7 @@ struct Plane {
         Scalar* line = (whole_lines ? slot : mid) + l.margin;
         upsample_row(row, line);
         activate(line, mask ? mask + row * mask_bytes : nullptr);
-        if (!whole_lines) downsample_row(line, slot);
+        if (!whole_lines) downsample_row(slot);
       }
       done = std::max(done, end);
       if (mirrored && begin >= 0 && end - begin == job.y.down_count)
@@ -386,36 +565,53 @@ struct Plane {
       return held + ((begin + k) % l.held_rows) * static_cast<std::size_t>(l.mid_row);
     };
     for (int k = 0; k < half; ++k) {
-      const Term pair[2] = {{slot(k), Scalar(1.0)}, {slot(count - 1 - k), Scalar(1.0)}};
-      weighted_sum(pair, 2, folds + k * static_cast<std::size_t>(l.mid_row), l.mid_row);
-    }
-    for (int phase = 0; phase < l.out_phases; ++phase) {
-      int terms_count = 0;
-      for (int k = 0; k < count - half; ++k) {
-        const Scalar* line =
-            k < half ? folds + k * static_cast<std::size_t>(l.mid_row) : slot(k);
-        terms_count += down_terms(line + l.margin, job.down_taps_2d + k * job.x.down_count, phase,
-                                  terms + terms_count);
+      const Scalar *above = slot(k) + l.margin, *below = slot(count - 1 - k) + l.margin;
+      Scalar* sum = folds + k * static_cast<std::size_t>(l.mid_row) + l.margin;
+      for (int phase = 0; phase < l.period; ++phase) {  // their margins stay zero
+        const int at = phase * l.mid_stride;
+        for (int i = 0; i < l.mid_places; ++i) sum[at + i] = above[at + i] + below[at + i];
       }
-      weighted_sum(terms, terms_count, result + phase * l.out_stride, l.out_places);
     }
+    in_groups(l.out_phases, [&](auto size) {
+      constexpr int G = size;
+      auto* shared = static_cast<Shared<G>*>(terms);
+      for (int phase = 0; phase < l.out_phases; phase += G) {
+        int n = 0;
+        for (int k = 0; k < count - half; ++k) {
+          const Scalar* line =
+              k < half ? folds + k * static_cast<std::size_t>(l.mid_row) : slot(k);
+          n += held_terms<G>(line, k, phase, shared + n);
+        }
+        weighted_sums<G>(shared, n, result + phase * l.out_stride, l.out_stride, l.out_places);
+      }
+    });
   }
 
   void finish_row(int begin, int end, bool whole_lines, int held_row) {
-    for (int phase = 0; phase < l.out_phases; ++phase) {
-      int count = 0;
-      for (int row = std::max(begin, 0); row < end; ++row) {
-        const Scalar* slot = held + (row % l.held_rows) * static_cast<std::size_t>(held_row);
-        const int k = row - begin;
-        if (whole_lines) {
-          count += down_terms(slot + l.margin, job.down_taps_2d + k * job.x.down_count, phase,
-                              terms + count);
-        } else {
-          terms[count++] = {slot + phase * l.out_stride, job.y.down_taps[k]};
-        }
+    const int first = std::max(begin, 0);
+    const auto slot = [&](int row) {
+      return held + (row % l.held_rows) * static_cast<std::size_t>(held_row);
+    };
+    if (!whole_lines) {
+      auto* lines = static_cast<Term*>(terms);
+      for (int phase = 0; phase < l.out_phases; ++phase) {
+        int count = 0;
+        for (int row = first; row < end; ++row)
+          lines[count++] = {slot(row) + phase * l.out_stride, job.y.down_taps[row - begin]};
+        weighted_sum(lines, count, result + phase * l.out_stride, l.out_places);
       }
-      weighted_sum(terms, count, result + phase * l.out_stride, l.out_places);
+      return;
     }
+    in_groups(l.out_phases, [&](auto size) {
+      constexpr int G = size;
+      auto* shared = static_cast<Shared<G>*>(terms);
+      for (int phase = 0; phase < l.out_phases; phase += G) {
+        int count = 0;
+        for (int row = first; row < end; ++row)
+          count += held_terms<G>(slot(row), row - begin, phase, shared + count);
+        weighted_sums<G>(shared, count, result + phase * l.out_stride, l.out_stride, l.out_places);
+      }
+    });
   }
 };
 

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 
 namespace animedrag {
 
@@ -47,6 +48,12 @@ struct PlaneJob {
 constexpr int kMaskLanes = 16;
 inline int mask_quarter(int places) {
   return ((places + 3) / 4 + kMaskLanes - 1) / kMaskLanes * kMaskLanes;
+}
+// A row of `mid` samples lies in so many phases: sample X in phase X mod L, at place X div L. More of
+// them than the factors ask for, where a row is long, since neighbouring phases share what they read.
+inline int phases_of(int up, int down, int mid) {
+  const int least = std::lcm(up, down);
+  return least == 2 && up == down && mid >= 128 ? 4 : least;
 }
 inline int mask_places(int mid, int period) { return (mid + period - 1) / period; }
 
