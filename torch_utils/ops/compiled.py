@@ -229,7 +229,7 @@ def _mask_bytes(device: torch.device, up: int, down: int, sizes: list[int]) -> i
     if device.type == "cuda":
         return math.ceil(sizes[1] / 4) * sizes[0]
     period = math.lcm(up, down)
-    if period == up == down == 2 and sizes[0] >= 128:
+    if period == up == down == 2 and sizes[0] >= 256:
         period = 4  # phases_of in csrc/cpu/planes.h
     places = math.ceil(sizes[0] / period)
     quarter = math.ceil(math.ceil(places / 4) / _MASK_LANES) * _MASK_LANES

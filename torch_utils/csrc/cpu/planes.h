@@ -53,7 +53,7 @@ inline int mask_quarter(int places) {
 // them than the factors ask for, where a row is long, since neighbouring phases share what they read.
 inline int phases_of(int up, int down, int mid) {
   const int least = std::lcm(up, down);
-  return least == 2 && up == down && mid >= 128 ? 4 : least;
+  return least == 2 && up == down && mid >= 256 ? 4 : least;
 }
 inline int mask_places(int mid, int period) { return (mid + period - 1) / period; }
 
