@@ -46,7 +46,10 @@ def test_generator_equals_the_original(golden: Callable, name: str) -> None:
     assert list(found) == text["layer_order"]
     check_probes(arrays, found)
     (d_ws,) = torch.autograd.grad((img * tensor(arrays["dy"])).sum(), ws)
-    close("d_ws", d_ws, arrays["d_ws"])
+    # A sample at the kink of a leaky ReLU takes one slope or the other by rounding, which differs
+    # between processors (AVX-512's convolutions: 3e-4 of the scale, in plain torch too).
+    error = (d_ws - tensor(arrays["d_ws"])).abs().max()
+    assert error <= 1e-3 * tensor(arrays["d_ws"]).abs().max()
 
     close("psi07", net.synthesis(tensor(arrays["ws_psi07"])), arrays["img_const_psi07"])
     close("w+", net.synthesis(tensor(arrays["ws_plus"])), arrays["img_wplus"])
