@@ -158,6 +158,53 @@ def test_tuning_stops_early_and_may_be_left_out(tmp_path: Path, inputs: dict[str
     assert Inversion.load(tmp_path / "none", inputs["model"]).info["delta"]["tensors"] == 0
 
 
+def test_stylegan3s_placement_is_found_and_kept(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    moves: dict[str, Any] = {"project": {"transform": "optimised"}}
+    with pytest.raises(ConfigError, match=r"StyleGAN3's alone.*transform=fixed"):
+        check(config(**moves), inputs)
+    where = inputs | {"model": save_model(tmp_path / "sg3", "stylegan3")}
+    check(config(**moves), where)
+    run(config(**moves), where, tmp_path / "out")
+    found = load_file(tmp_path / "out" / "latents.safetensors")["noise.input.transform"]
+    assert not torch.equal(found, torch.eye(3))
+    loaded = Inversion.load(tmp_path / "out", where["model"])
+    assert torch.equal(loaded.generator.synthesis.input.transform, found)
+    image = to_uint8(pti.picture_of(loaded.generator, loaded.ws))[0]
+    np.testing.assert_array_equal(image, np.asarray(Image.open(tmp_path / "out" / "tuned.png")))
+
+
+def test_line_art_and_prior_are_in_the_losses_and_on_record(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    settings = config(project={"prior_weight": 0.1})
+    settings.line_art.edges, settings.line_art.flats = 0.5, 0.25
+    run(settings, inputs, tmp_path / "out")
+    trace = [json.loads(line) for line in (tmp_path / "out" / "trace.jsonl").open()]
+    project, tune = ([t for t in trace if t["phase"] == phase] for phase in ("project", "tune"))
+    assert all(line["prior"] > 0 for line in project)
+    assert tune[-1]["term"] < tune[0]["term"]
+    info = json.loads((tmp_path / "out" / "inversion.json").read_text())
+    assert info["line_art"] == {"edges": 0.5, "flats": 0.25}
+    assert info["perceptual"]["name"] == "discriminator"
+
+
+def test_an_inversion_of_the_first_format_is_still_read(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    """As format 1 had it: whole differences, and nothing said about the delta's file."""
+    out = tmp_path / "out"
+    run(config(tune={"weights": "all"}), inputs, out)
+    info = json.loads((out / "inversion.json").read_text())
+    info["format"] = 1
+    info["delta"] = {key: info["delta"][key] for key in ("stored", "dtype", "tensors", "values")}
+    for key in ("line_art", "start", "prior_weight"):
+        del info[key]
+    (out / "inversion.json").write_text(json.dumps(info))
+    loaded = Inversion.load(out, inputs["model"])
+    image = to_uint8(pti.picture_of(loaded.generator, loaded.ws))[0]
+    np.testing.assert_array_equal(image, np.asarray(Image.open(out / "tuned.png")))
+
+
 # ---- going on -------------------------------------------------------------------------------
 
 # Steps take their time, so that the signal arrives in the middle on a busy machine as well.

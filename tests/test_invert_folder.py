@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.errors import ArtifactError, DataError, Interrupted
+from pipeline.evaluate.sections.inversion import inversion_section
 from pipeline.invert import inversion, pti, tuning
 from pipeline.invert.inversion import Inversion
 from pipeline.invert.stage import check, run
@@ -72,6 +73,11 @@ def test_a_bad_picture_is_listed_and_the_others_are_inverted(
     assert (out / "pictures" / "a" / "delta.safetensors").exists() is not together
     with pytest.raises(ArtifactError, match=r"no picture aa \(it has a, c\); the nearest is a"):
         Inversion.load(out, inputs["model"], picture="aa")
+    section = inversion_section(out)
+    (pictures,) = [table for table in section.tables if table.caption == "Pictures"]
+    assert [row[0] for row in pictures.rows] == ["a.png", "b.png", "c.png"]
+    assert "not a picture" in pictures.rows[1][-1]
+    assert len(section.pictures) == 5  # the first picture's four, and the sheet
     # Done already: nothing is written again.
     stamp = (out / "inversion.json").stat().st_mtime_ns
     assert run(settings, inputs, out) == metrics

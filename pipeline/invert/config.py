@@ -79,13 +79,13 @@ class TuneConfig:
     """Tuning the generator around the pivot (PTI)."""
 
     # At most so many steps a picture; 0 leaves the generator as it is.
-    steps: int = 350
+    steps: int = 400
     learning_rate: float = 0.01
     # Share of the steps over which the rate falls to 0.
     rampdown: float = 0.5
     # low-rank: each large weight moves by a matrix of this rank; all: each number for itself.
     weights: str = "low-rank"
-    rank: int = 8
+    rank: int = 16
     # Which layers: names within the synthesis network, with * and ?.
     layers: list[str] = field(default_factory=lambda: ["*"])
     # Weights of the mean squared error and of the perceptual distance.

@@ -200,7 +200,7 @@ def _lead_with(out: Path, good: Sequence[Row], rows: Sequence[Row], together: bo
     info["delta"]["file"] = "delta.safetensors"
     info |= {
         "pictures": [row["name"] for row in good],
-        "left_out": [row for row in rows if "reason" in row],
+        "table": list(rows),
         "together": together,
         "metrics": metrics,
     }

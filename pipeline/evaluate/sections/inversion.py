@@ -1,12 +1,13 @@
 """The inversion's section: the picture as uploaded, aligned, found and tuned; how close it came.
 
-Knows inversion.json, the four PNG files and trace.jsonl.
+Knows inversion.json, the four PNG files and trace.jsonl; of a folder's inversion also
+contact_sheet.png.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ class InversionSection:
     tables: list[Table]
 
 
+# Longest side of a contact sheet.
+SHEET_PX = 1600
 # File, what it is called in inversion.json's metrics, what it shows.
 INVERSION_PICTURES = (
     ("source.png", "", "Uploaded picture"),
@@ -37,7 +40,17 @@ INVERSION_MEASURES = (
     ("psnr_{}_db", "PSNR (dB, higher is closer)"),
     ("ssim_{}", "SSIM (1 is equal)"),
     ("perceptual_{}", "perceptual distance (0 is equal)"),
+    ("identity_{}", "identity (cosine of embeddings, 1 is equal)"),
 )
+STARTS = {
+    "w_avg": "the mean latent",
+    "best": "the best of random latents",
+    "encoder": "the encoder's latent",
+}
+ENDS = {
+    "arrived": "early, as the picture was close enough",
+    "plateau": "early, as it came no nearer",
+}
 PHASES = {"project": "finding the pivot", "tune": "tuning"}
 
 
@@ -51,12 +64,31 @@ def inversion_section(folder: Path) -> InversionSection:
         caption = f"{what} (PSNR {psnr:.1f} dB)" if math.isfinite(psnr) else what
         pictures.append(embed_picture(folder / name, caption, TILE_PX, caption))
     tables = [_closeness(metrics), _inversion_facts(description, metrics)]
+    if description.get("pictures"):
+        sheet = "All pictures: aligned, pivot, tuned"
+        pictures.append(embed_picture(folder / "contact_sheet.png", sheet, SHEET_PX, sheet))
+        tables.append(_all_pictures(description))
     return InversionSection(
         lead="The uploaded picture, found again by the model, which was then tuned to it.",
         pictures=[picture for picture in pictures if picture],
         plots=_inversion_plots(read_records(folder / "trace.jsonl")),
         tables=[table for table in tables if table.rows],
     )
+
+
+def _all_pictures(description: Record) -> Table:
+    """A line a picture of a folder's inversion, those left out with their reason."""
+    keys = ("psnr_pivot_db", "psnr_tuned_db", "perceptual_tuned", "identity_tuned")
+    rows = []
+    lines = description.get("table")
+    for line in lines if isinstance(lines, list) else []:
+        if not isinstance(line, Mapping):
+            continue
+        values = [number(line.get(key)) for key in keys]
+        shown = [format_number(value) if math.isfinite(value) else "" for value in values]
+        rows.append([text(line.get("file")), *shown, text(line.get("reason", ""))])
+    head = ["picture", "pivot PSNR (dB)", "tuned PSNR (dB)", "perceptual", "identity", "left out"]
+    return Table("Pictures", head, rows, frozenset({1, 2, 3, 4}))
 
 
 def _closeness(metrics: Record) -> Table:
@@ -82,8 +114,13 @@ def _inversion_facts(description: Record, metrics: Record) -> Table:
         steps, seconds = (metrics.get(f"{phase}_{unit}") for unit in ("steps", "seconds"))
         if steps is not None:
             facts[words] = f"{text(steps)} steps in {text(seconds)} s"
-    if metrics.get("stopped_early"):
-        facts["tuning ended"] = "early, as the picture was close enough"
+    facts["the search began at"] = STARTS.get(text(metrics.get("start")))
+    facts["identity measured by"] = metrics.get("identity_network")
+    ended = text(metrics.get("tune_ended", "arrived" if metrics.get("stopped_early") else ""))
+    facts["tuning ended"] = ENDS.get(ended)
+    share = number(metrics.get("delta_share"))
+    if math.isfinite(share):
+        facts["what tuning changed takes"] = f"{share:.1%} of the generator's size"
     known = {key: value for key, value in facts.items() if value is not None}
     return fact_table("How", known)
 
