@@ -79,7 +79,7 @@ class TuneConfig:
     """Tuning the generator around the pivot (PTI)."""
 
     # At most so many steps a picture; 0 leaves the generator as it is.
-    steps: int = 400
+    steps: int = 500
     learning_rate: float = 0.01
     # Share of the steps over which the rate falls to 0.
     rampdown: float = 0.5
