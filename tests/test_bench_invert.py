@@ -72,6 +72,9 @@ def test_methods_are_compared_on_the_same_painted_faces(tmp_path: Path, root: Pa
     again = run(root, *command, "--set", "project.steps=3")  # all is there already
     assert again.returncode == 0
     assert json.loads((out / "bench.json").read_text())["pictures"] == content["pictures"]
+    other = run(root, *command, "--set", "project.steps=4")
+    assert other.returncode == 2
+    assert "name a new folder with --out" in other.stderr
 
 
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, root: Path) -> None:

@@ -9,6 +9,8 @@ as inversion on a CPU is led by LPIPS on AlexNet. Knows nothing about the painte
 from __future__ import annotations
 
 import csv
+import dataclasses
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ from omegaconf import OmegaConf
 from pipeline import files, weights
 from pipeline.console import say
 from pipeline.errors import ConfigError, check_choice
-from pipeline.invert import inversion, stage
+from pipeline.invert import folder, inversion, stage
 from pipeline.invert.config import InvertConfig
 from pipeline.invert.subject import IDENTITY
 from pipeline.metrics import features, perceptual
@@ -142,14 +144,15 @@ def run(
     for name, config in chosen.items():
         say(f"bench: {name} ({', '.join(METHODS[name])})")
         place = out / name
+        _claim(place, config, inputs)
         stage.run(config, inputs, place)
         for line in json.loads((place / "table.json").read_text(encoding="utf-8")):
             row: Row = {"method": name, "picture": line["file"]}
             if "reason" in line:
                 rows.append(row | {"reason": line["reason"]})
                 continue
-            folder = place / inversion.PICTURES / line["name"]
-            info = json.loads((folder / "inversion.json").read_text(encoding="utf-8"))
+            found = place / inversion.PICTURES / line["name"]
+            info = json.loads((found / "inversion.json").read_text(encoding="utf-8"))
             metrics = info["metrics"]
             row |= {
                 "project_steps": metrics["project_steps"],
@@ -158,8 +161,29 @@ def run(
                 "delta_share": metrics["delta_share"],
                 "prior": metrics["prior_pivot"],
             }
-            rows.append(row | meter(folder))
+            rows.append(row | meter(found))
     return rows
+
+
+def _claim(place: Path, config: InvertConfig, inputs: Mapping[str, Path]) -> None:
+    """Note what is inverted in `place`; ConfigError where something else was, an earlier time."""
+    work = {
+        "config": dataclasses.asdict(config),
+        "model": inversion.model_digest(inputs["model"]),
+        "pictures": {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in folder.pictures_in(inputs["image"]).items()
+        },
+    }
+    note = place.with_name(f"{place.name}.json")
+    wanted = json.dumps(work, indent=1, sort_keys=True) + "\n"
+    if note.exists() and note.read_text(encoding="utf-8") != wanted:
+        raise ConfigError(
+            f"{place} holds inversions of other pictures, settings, or another model; name a new "
+            "folder with --out."
+        )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    files.put_text(note, wanted)
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:

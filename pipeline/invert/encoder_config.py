@@ -29,7 +29,7 @@ class EncoderConfig:
     # Channels after its first convolution.
     breadth: int = 32
     # Samples of the model that it learns from.
-    images: int = 12000
+    images: int = 6000
     batch: int = 8
     learning_rate: float = 1e-3
     # Latents mapped to measure the mean and the deviation of w.
@@ -44,7 +44,7 @@ class EncoderConfig:
     # Chance that a sample is disturbed (colours, blur, a patch), as no drawing is one of its own.
     disturbed: float = 0.7
     # Samples between points of the learning curve, each measured on `validation` further samples.
-    validate_every: int = 2000
+    validate_every: int = 1000
     validation: int = 32
     # Samples between saved states: what a kill can cost.
     save_every: int = 1000
