@@ -125,6 +125,17 @@ STAGES: tuple[Stage, ...] = (
         transient=("device", "cache_gb", "threads", "rollbacks", "cuda_graphs", "compile"),
     ),
     Stage(
+        name="reader",
+        summary="the painter -> reader: landmarks, expression and angles of drawn faces",
+        version=1,
+        produces="reader",
+        config="pipeline.train.reader.config:ReaderConfig",
+        run="pipeline.train.reader.stage:run",
+        check="pipeline.train.reader.stage:check",
+        inputs={"resume_from": "reader"},
+        transient=("device", "workers", "threads"),
+    ),
+    Stage(
         name="import",
         summary="network pickle of another program (.pkl, PTI's .pt) -> model",
         version=1,

@@ -74,6 +74,17 @@ PARTS: dict[str, slice] = {
     "mouth": MOUTH,
 }
 
+# MIRROR[i] is the point that lands on i when the picture is mirrored left to right.
+MIRROR: tuple[int, ...] = (
+    *(4, 3, 2, 1, 0),
+    *(10, 9, 8),
+    *(7, 6, 5),
+    *(19, 18, 17, 22, 21, 20),
+    *(13, 12, 11, 16, 15, 14),
+    23,
+    *(26, 25, 24, 27),
+)
+
 
 def as_points(landmarks: Points | Sequence[Sequence[float]]) -> Points:
     """`landmarks` as a float64 array of shape 28×2; ValueError for any other shape."""
@@ -107,6 +118,19 @@ def roll_degrees(landmarks: Points | Sequence[Sequence[float]]) -> float:
     """
     dx, dy = right_eye_centre(landmarks) - left_eye_centre(landmarks)
     return float(np.degrees(np.arctan2(dy, dx)))
+
+
+def face_width(landmarks: Points | Sequence[Sequence[float]]) -> float:
+    """Distance from cheek to cheek (the contour's ends), px: the measure of a face's size."""
+    points = as_points(landmarks)
+    return float(np.linalg.norm(points[INDEX["contour_right"]] - points[INDEX["contour_left"]]))
+
+
+def mirrored(landmarks: Points | Sequence[Sequence[float]], width: float) -> Points:
+    """The landmarks (28×2, px) of the picture, `width` px wide, mirrored left to right."""
+    points = as_points(landmarks)[list(MIRROR)]
+    points[:, 0] = width - points[:, 0]
+    return points
 
 
 def bounding_box(

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline import files
 from pipeline.errors import AnimedragError, ModelError, nearest
-from pipeline.models import stylegan2, stylegan3
+from pipeline.models import face_reader, stylegan2, stylegan3
 
 FORMAT = "animedrag-model"
 VERSION = 1
@@ -37,6 +37,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "stylegan2.Generator": stylegan2.Generator,
     "stylegan2.Discriminator": stylegan2.Discriminator,
     "stylegan3.Generator": stylegan3.Generator,
+    "face_reader.FaceReaderNetwork": face_reader.FaceReaderNetwork,
 }
 
 # Far above anything real, far below what a damaged or hostile file needs to eat all memory.
@@ -66,6 +67,8 @@ class WithoutWeights(TorchFunctionMode):
         if func in (torch.randn, torch.rand, torch.normal):
             size = (kwargs or {}).get("size", args[0] if args else ())
             return torch.zeros([]).expand(size)
+        if func in (torch.Tensor.uniform_, torch.Tensor.normal_):  # torch's own layers
+            return args[0]
         return func(*args, **(kwargs or {}))
 
 

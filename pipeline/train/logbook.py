@@ -26,23 +26,27 @@ class Logbook:
     """Writes beside the model in `folder`; entries later than `images_seen` are dropped first.
 
     Those are what an interrupted run wrote after its last saved state, and will come again.
+    `events`: whether there are tensorboard's as well.
     """
 
-    def __init__(self, folder: Path, images_seen: int) -> None:
-        # Imported here, because it takes a second.
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, images_seen: int, events: bool = True) -> None:
         self.folder = folder
         _drop_later_lines(folder / STATISTICS, images_seen)
         self._lines = (folder / STATISTICS).open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / EVENTS), purge_step=images_seen + 1)
+        self._events = None
+        if events:
+            # Imported here, because it takes a second.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(folder / EVENTS), purge_step=images_seen + 1)
 
     def write(self, images_seen: int, values: Mapping[str, float]) -> None:
         """Add one line of statistics; values that are not finite become null."""
         record: dict[str, float | None] = {"images_seen": images_seen}
         for name, value in values.items():
             record[name] = float(f"{value:.6g}") if math.isfinite(value) else None
-            self._events.add_scalar(name, value, images_seen)
+            if self._events is not None:
+                self._events.add_scalar(name, value, images_seen)
         self._lines.write(json.dumps(record) + "\n")
         self._lines.flush()
 
@@ -51,19 +55,22 @@ class Logbook:
         pixels = tile(to_uint8(images), columns)
         (self.folder / SAMPLES).mkdir(exist_ok=True)
         Image.fromarray(pixels).save(self.folder / SAMPLES / f"{images_seen:09d}.png")
-        self._events.add_image("samples", pixels, images_seen, dataformats="HWC")
+        if self._events is not None:
+            self._events.add_image("samples", pixels, images_seen, dataformats="HWC")
 
     def flush(self) -> None:
         """Make sure that everything written so far is on the disk."""
         self._lines.flush()
         os.fsync(self._lines.fileno())
-        self._events.flush()
+        if self._events is not None:
+            self._events.flush()
 
     def close(self) -> None:
         """Close the files."""
         self.flush()
         self._lines.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
