@@ -40,7 +40,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune reader import export encoder invert edit evaluate compare samples report doctor bench bench-invert clean
+.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune reader read import export encoder invert edit evaluate compare samples report doctor bench bench-invert clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -96,6 +96,10 @@ finetune: setup ## a model to a new character with few images: CHARACTER=new DAT
 
 reader: setup ## the painter to a face reader (landmarks, expressions, head angles): CHARACTER=name
 	$(RUN) stage=reader $(COMMON) $(ARGS)
+
+read: setup ## landmarks, expression and head angles of the faces in a picture: IMAGE=drawing.png OUT=folder
+	@test -n "$(IMAGE)" || { echo "Which picture? Add IMAGE=path/to/drawing.png, or a folder of them"; exit 2; }
+	$(PY) -m scripts.read_faces "$(IMAGE)" --out "$(or $(OUT),readings)" $(ARGS)
 
 import: setup ## a network pickle of another program to a model: PKL=file NAME=x
 	$(RUN) stage=import character=$(or $(NAME),$(CHARACTER)) $(if $(PKL),"import.pkl=$(PKL)") $(ARGS)

@@ -90,6 +90,8 @@ class PreprocessConfig:
     faces: str = "best"
     # Which detectors are used, best first.
     detectors: list[str] = field(default_factory=lambda: ["animeface", "mediapipe", "cascade"])
+    # Let the face reader read each face's landmarks, and level faces by them.
+    reader: bool = True
     # reject: pictures without a face are left out; whole: their middle square is taken.
     on_no_face: str = "reject"
     # Faces narrower than this many px are left out.

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from pipeline.data.landmarks import Points
 from pipeline.errors import DataError, ModelError
 from pipeline.files import put_text
 from pipeline.models import checkpoint
-from pipeline.models.face_reader import DEGREES, ConvNorm, FaceReaderNetwork
+from pipeline.models.face_reader import DEGREES, ConvNorm, FaceReaderNetwork, channels_last
 
 SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "face-reader"
 NETWORK = "reader"
@@ -79,6 +79,19 @@ class Reading:
         """Mean of `errors` in face widths; infinite where the landmarks are of no face."""
         width = lm.face_width(self.landmarks)
         return float(self.errors.mean()) / width if width > 0 else float("inf")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, rounded."""
+        return {
+            "landmarks": lm.to_json(self.landmarks),
+            "errors": [round(float(value), 3) for value in self.errors],
+            "visibility": [round(float(value), 4) for value in self.visibility],
+            "expressions": {name: round(value, 4) for name, value in self.expressions.items()},
+            "yaw": round(self.yaw, 2),
+            "pitch": round(self.pitch, 2),
+            "roll": round(self.roll, 2),
+            "confident": self.confident,
+        }
 
     @property
     def confident(self) -> bool:
@@ -124,7 +137,7 @@ class FaceReader:
         self.expressions = tuple(expressions)
         self.device = torch.device(device)
         self.input_px = network.input_px
-        self._network = _fused(network).to(self.device, memory_format=torch.channels_last)
+        self._network = channels_last(_fused(network).to(self.device))
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> FaceReader:

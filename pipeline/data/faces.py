@@ -5,7 +5,8 @@ rule, `Framing`, turns a face into the same crop everywhere (preprocess and the 
 Knows nothing about files, datasets or networks.
 
 How a face is believed: detectors propose places (`detectors`), animeface looks at each again in a
-few close-ups (`close_ups`), and what all of them say is weighed here.
+few close-ups (`close_ups`), and what all of them say is weighed here. The face reader then reads
+the landmarks of each face that was found, and its roll where it is sure of them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from pipeline.data import landmarks as lm
 from pipeline.data.align import CropTransform, crop
 from pipeline.data.close_ups import Zoomable, look_around, pool, roll_of
 from pipeline.data.detectors import (
@@ -40,7 +42,10 @@ from pipeline.data.face import (
     Face,
     box_around,
 )
-from pipeline.errors import DataError, check_choice, check_range
+from pipeline.errors import DataError, ModelError, check_choice, check_range
+
+if TYPE_CHECKING:  # it brings torch, which takes a second, and is needed once a face is found
+    from pipeline.data.face_reader import FaceReader
 
 __all__ = [
     "EYES_TO_CHIN",
@@ -84,6 +89,9 @@ MAX_LOOKS_AT_ONE = 2
 # Places that are looked at closely in one picture when one face is wanted; more is a crowd, or a
 # pattern that resembles faces, and only costs time.
 MAX_CLOSE_LOOKS = 12
+# A reading is of the face that was found if its eyes lie no further from the detectors' (in face
+# widths), and its width is within this factor of theirs.
+READ_DISTANCE, READ_SIZE = 0.3, 1.8
 # Scan sizes for turned pictures, tried only where nothing was found upright.
 TURNED_SCANS = (224, 384)
 
@@ -169,18 +177,25 @@ class FaceFinder:
             this machine are left out; `missing` says why.
         roll_search_degrees: where no upright face is found, faces turned up to this far (in steps
             of 30 degrees, both ways) are looked for.
+        read: let the face reader that ships with the code read the landmarks of what was found.
 
     Attributes:
-        missing: one sentence a detector that cannot be used, by name.
+        missing: one sentence a detector that cannot be used, by name; under "reader" why faces
+            are not read, once one was found.
     """
 
     def __init__(
-        self, detectors: Sequence[str] = DETECTORS, roll_search_degrees: float = 60.0
+        self,
+        detectors: Sequence[str] = DETECTORS,
+        roll_search_degrees: float = 60.0,
+        read: bool = True,
     ) -> None:
         for name in detectors:
             check_choice("detectors", name, DETECTORS)
         self.roll_search_degrees = roll_search_degrees
         self.missing: dict[str, str] = {}
+        self._read_faces = read
+        self._reader: FaceReader | None = None
         self._animeface = self._start(AnimefaceDetector, detectors)
         self._mediapipe = self._start(MediapipeDetector, detectors)
         # On drawings the cascade is more often wrong than right: only where nothing better runs.
@@ -214,7 +229,7 @@ class FaceFinder:
             ]
         if not believed and self._cascade is not None:
             believed = [_Evidence(proposal) for proposal in self._cascade.propose(image)]
-        faces = _distinct([one.face() for one in believed])
+        faces = [self._read(picture, one) for one in _distinct([one.face() for one in believed])]
         return sorted(faces, key=lambda face: -face.width * face.score)
 
     def close(self) -> None:
@@ -242,6 +257,25 @@ class FaceFinder:
         except DetectorMissing as reason:
             self.missing[kind.name] = f"The face detector {kind.name} is not used: {reason}."
             return None
+
+    def _read(self, picture: Zoomable, face: Face) -> Face:
+        """The face with landmarks, levelled by them, where the reader is sure of them."""
+        if self._read_faces and self._reader is None:
+            from pipeline.data.face_reader import FaceReader
+
+            try:
+                self._reader = FaceReader.shipped()
+            except ModelError as reason:
+                self.missing["reader"] = f"Faces are not read: {reason}"
+                self._read_faces = False
+        if self._reader is None:
+            return face
+        reading = self._reader.read_in(picture, face.box, face.roll_degrees)
+        if not reading.confident or not _is_of(reading.landmarks, face):
+            return face
+        return replace(
+            face, landmarks=reading.landmarks, roll_degrees=lm.roll_degrees(reading.landmarks)
+        )
 
     def _from_mediapipe(self, picture: Zoomable) -> list[_Evidence]:
         if self._mediapipe is None:
@@ -382,6 +416,13 @@ def _unmeasured_face(proposal: Proposal, score: float) -> Face:
         eyes=(proposal.eyes_x, proposal.eyes_y),
         width=proposal.face_width,
     )
+
+
+def _is_of(landmarks: np.ndarray, face: Face) -> bool:
+    """Whether landmarks lie where a detector saw the face."""
+    distance = float(np.linalg.norm(lm.eyes_midpoint(landmarks) - face.eyes))
+    size = lm.face_width(landmarks) / face.width
+    return distance <= READ_DISTANCE * face.width and 1 / READ_SIZE <= size <= READ_SIZE
 
 
 def _certain(evidence: list[_Evidence]) -> bool:

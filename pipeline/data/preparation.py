@@ -59,6 +59,7 @@ class Settings:
     framing: Framing
     every_face: bool
     detectors: tuple[str, ...]
+    reader: bool
     whole_if_none: bool
     use_truth: bool
     min_face_px: int
@@ -75,6 +76,7 @@ class Settings:
             framing=Framing(config.framing.face_widths, config.framing.eye_height, config.aspect),
             every_face=config.faces == "all",
             detectors=tuple(config.detectors),
+            reader=config.reader,
             whole_if_none=config.on_no_face == "whole",
             use_truth=config.source.truth,
             min_face_px=config.min_face_px,
@@ -98,6 +100,8 @@ class WorkerFactory:
     def __call__(self) -> FaceWorker:
         if self.own_process:
             cv2.setNumThreads(1)  # the processes share the cores already
+            # torch, which the face reader brings, reads this when it is imported.
+            os.environ["OMP_NUM_THREADS"] = "1"
         return FaceWorker(self.settings)
 
 
@@ -172,7 +176,7 @@ class FaceWorker:
             faces = [known_face(known) for known in picture.known_faces]
         else:
             if self._finder is None:
-                self._finder = FaceFinder(settings.detectors)
+                self._finder = FaceFinder(settings.detectors, read=settings.reader)
             faces = self._finder.find(picture.image, settings.every_face)
             faces = [_with_landmarks(face, picture.known_faces or ()) for face in faces]
         if not settings.every_face:

@@ -148,6 +148,14 @@ class FaceReaderNetwork(nn.Module):
         )
 
 
+def channels_last(network: FaceReaderNetwork) -> FaceReaderNetwork:
+    """The network, its kernels laid out so that convolutions are fastest on CPUs (in place)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def _level(ins: int, outs: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(
         ConvNorm(ins, outs, 3, stride=2), *(Bottleneck(outs) for _ in range(blocks))

@@ -98,7 +98,7 @@ def roughen(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def compress(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """A JPEG of poor quality."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 85))])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 # How often each is done at strength 1, in this order.
@@ -157,7 +157,7 @@ def _blot(rng: np.random.Generator, cover: np.ndarray, centre: np.ndarray, size:
     x, y = (int(value) for value in centre)
     if rng.random() < 0.5:
         axes = tuple(int(size * value) for value in rng.uniform(0.04, 0.18, 2))
-        cv2.ellipse(cover, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, 255, -1)  # type: ignore[call-overload]
+        cv2.ellipse(cover, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, 255, -1)
     else:  # a strand
         end = centre + rng.normal(0, 0.5, 2) * size
         width = max(1, int(size * rng.uniform(0.01, 0.08)))

@@ -1,7 +1,8 @@
 """How well a reader reads faces it has not seen: figures and a sheet to look at.
 
-Faces are those of other characters, painted by another seed in the painter's usual poses. They are
-read as `FaceReader` reads portraits, undistorted; `distorted` ones by a single look, as in training.
+Faces are those of other characters, painted by another seed in the painter's usual poses. They
+are read as `FaceReader` reads portraits, undistorted; `distorted` ones by a single look, as in
+training.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import FaceReader
+from pipeline.data.overlay import draw_landmarks, resized
 from pipeline.models.face_reader import FaceReaderNetwork
 from pipeline.train.logbook import tile
 from pipeline.train.reader.batches import DistortedFaces
 from pipeline.train.reader.objective import face_widths
-from pipeline.train.reader.paintings import EXPRESSION_NAMES, Paintings
+from pipeline.train.reader.paintings import ANGLE_NAMES, EXPRESSION_NAMES, Paintings
 
 BATCH = 20
 SHEET_COLUMNS, SHEET_ROWS = 8, 4
@@ -70,9 +71,6 @@ class Judgement:
             row = table[EXPRESSION_NAMES[true]]
             row[EXPRESSION_NAMES[read]] = row.get(EXPRESSION_NAMES[read], 0) + 1
         return table
-
-
-ANGLE_NAMES = ("yaw", "pitch", "roll")
 
 
 def judge(network: FaceReaderNetwork, paintings: Paintings, count: int) -> Judgement:
@@ -126,23 +124,8 @@ def judge_distorted(
 
 def write_sheet(path: Path, paintings: Paintings, landmarks: np.ndarray) -> None:
     """Held-out faces with the landmarks as they were read."""
-    cells = [
-        draw_landmarks(paintings.image(number), landmarks[number], SHEET_CELL)
-        for number in range(min(SHEET_COLUMNS * SHEET_ROWS, len(landmarks)))
-    ]
+    cells = []
+    for number in range(min(SHEET_COLUMNS * SHEET_ROWS, len(landmarks))):
+        image, scale = resized(paintings.image(number), SHEET_CELL)
+        cells.append(draw_landmarks(image, landmarks[number] * scale))
     Image.fromarray(tile(np.stack(cells), SHEET_COLUMNS)).save(path)
-
-
-def draw_landmarks(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
-    """A square picture (uint8) at size × size px with its landmarks as dots, a colour a part."""
-    scale = size / image.shape[0]
-    how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-    drawn = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=how)
-    for index, points in enumerate(lm.PARTS.values()):
-        hue = np.array([[[180 * index // len(lm.PARTS), 255, 255]]], np.uint8)
-        colour = [int(value) for value in cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]]
-        for x, y in landmarks[points] * scale * 16 - 8:
-            place, radius = (round(x), round(y)), round(16 * size / 170)
-            cv2.circle(drawn, place, radius + 16, (0, 0, 0), -1, cv2.LINE_AA, 4)
-            cv2.circle(drawn, place, radius, colour, -1, cv2.LINE_AA, 4)
-    return drawn

@@ -1,7 +1,8 @@
 """Painted faces with what is true of them, kept on disk in chunks while a reader trains.
 
-Chunk k holds the faces k·CHUNK to (k+1)·CHUNK - 1 of a seed, in two files: `00003.pixels.npy` (uint8,
-faces × side × side × 3) and `00003.truth.npz`, which is written last. Knows nothing about networks.
+Chunk k holds the faces k·CHUNK to (k+1)·CHUNK - 1 of a seed, in two files: `00003.pixels.npy`
+(uint8, faces × side × side × 3) and `00003.truth.npz`, which is written last. Knows nothing about
+networks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pipeline.files import put
 
 CHUNK = 100
 EXPRESSION_NAMES = tuple(EXPRESSIONS)
+ANGLE_NAMES = ("yaw", "pitch", "roll")
 # What hides a landmark that it lies over.
 COVERS = tuple(PARTS.index(name) for name in ("hair_front", "accessories"))
 
@@ -69,23 +71,18 @@ class Painter:
             sample_face(faces.seed, number, size=faces.side, pose_spread=faces.pose_spread)
             for number in numbers
         ]
-        truth = {
-            "landmarks": np.stack([one.landmarks for one in paintings]).astype(np.float32),
-            "visible": np.stack([visible_landmarks(one) for one in paintings]),
-            "expressions": np.array([EXPRESSION_NAMES.index(_name(one)) for one in paintings]),
-            "angles": np.array(
-                [
-                    [float(one.meta[angle]) for angle in ("yaw", "pitch", "roll")]
-                    for one in paintings
-                ],
-                dtype=np.float32,
-            ),
-        }
+        angles = [[float(one.meta[angle]) for angle in ANGLE_NAMES] for one in paintings]
         faces.folder.mkdir(parents=True, exist_ok=True)
         with put(_pixels_path(faces.folder, item)) as aside, aside.open("wb") as stream:
             np.save(stream, np.stack([one.image for one in paintings]))
         with put(_truth_path(faces.folder, item)) as aside, aside.open("wb") as stream:
-            np.savez(stream, **truth)
+            np.savez(
+                stream,
+                landmarks=np.stack([one.landmarks for one in paintings]).astype(np.float32),
+                visible=np.stack([visible_landmarks(one) for one in paintings]),
+                expressions=np.array([EXPRESSION_NAMES.index(_name(one)) for one in paintings]),
+                angles=np.array(angles, dtype=np.float32),
+            )
 
     def close(self) -> None:
         """Nothing to release."""

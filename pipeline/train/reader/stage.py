@@ -27,7 +27,7 @@ from pipeline.data.face_reader import NETWORK, FaceReader, save
 from pipeline.errors import Interrupted, ModelError, TrainingError
 from pipeline.files import put_text
 from pipeline.models import checkpoint
-from pipeline.models.face_reader import FaceReaderNetwork
+from pipeline.models.face_reader import FaceReaderNetwork, channels_last
 from pipeline.train.logbook import Logbook
 from pipeline.train.reader.batches import Batch, DistortedFaces, read_ahead
 from pipeline.train.reader.config import ReaderConfig
@@ -88,7 +88,7 @@ def run(
     with threads(config.threads), catch_stop() as stop:
         train, heldout = _painted(config, work, stop)
         job = Job(config, out, device, train, heldout)
-        state = ReaderState.begin(network.to(device, memory_format=torch.channels_last))
+        state = ReaderState.begin(channels_last(network.to(device)))
         went_on = state.restore(work / STATES)
         begin = f"going on from {state.images_seen / 1000:g} kimg" if went_on else "starting"
         say(

@@ -1,0 +1,83 @@
+"""The tool that reads the faces of pictures, as a process; and its check against animeface."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data import landmarks as lm
+from pipeline.data import nvxs
+from pipeline.data.close_ups import Zoomable
+from pipeline.data.faces import FaceFinder
+from pipeline.data.painter import sample_face
+from pipeline.data.part_agreement import agreement
+
+needs_animeface = pytest.mark.skipif(
+    isinstance(nvxs.load(), str), reason=f"animeface: {nvxs.load()}"
+)
+
+
+def read_faces(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.read_faces", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+
+
+@needs_animeface
+def test_pictures_are_read(root: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    paintings = [sample_face(8, index, size=300, expression="neutral") for index in range(3)]
+    for index, painting in enumerate(paintings):
+        Image.fromarray(painting.image).save(folder / f"face{index}.png")
+    done = read_faces(root, str(folder), "--out", str(out), "--size", "256")
+    assert done.returncode == 0, done.stderr
+    assert "3 faces in 3 pictures are read" in done.stdout
+    lines = [json.loads(line) for line in (out / "readings.jsonl").read_text().splitlines()]
+    for line, painting in zip(lines, paintings, strict=True):
+        off = np.linalg.norm(np.array(line["landmarks"]) - painting.landmarks, axis=1)
+        assert off.mean() < 0.04 * lm.face_width(painting.landmarks)
+        assert line["agreement"] > 0.7
+    assert Image.open(out / "face0.png").size == (256, 256)
+    assert (out / "sheet.png").is_file()
+
+
+def test_what_cannot_be_read_is_one_sentence(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_text("no picture")
+    for arguments in ([str(tmp_path / "no.png")], [str(tmp_path / "missing.png")]):
+        done = read_faces(root, *arguments, "--out", str(tmp_path / "out"))
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert Path(arguments[0]).name in done.stderr
+    (tmp_path / "empty").mkdir()
+    done = read_faces(root, str(tmp_path / "empty"))
+    assert "no picture" in done.stderr
+
+
+@needs_animeface
+def test_agreement_falls_when_landmarks_are_elsewhere() -> None:
+    library = nvxs.load()
+    assert not isinstance(library, str)
+    with FaceFinder(("animeface",), read=False) as finder:
+        painting = sample_face(8, 1, size=300, expression="neutral")
+        picture = Zoomable(np.ascontiguousarray(painting.image))
+        (face, *_) = finder.find(picture.image)
+    right = agreement(library, picture, face, painting.landmarks)
+    assert right is not None
+    assert right.share > 0.75
+    aside = agreement(
+        library, picture, face, painting.landmarks + np.array([0.3 * face.width, 0.0])
+    )
+    assert aside is not None
+    assert aside.share < 0.3
+    assert agreement(library, Zoomable(np.full((300, 300, 3), 90, np.uint8)), face,
+                     painting.landmarks) is None  # fmt: skip

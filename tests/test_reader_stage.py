@@ -1,0 +1,231 @@
+"""The reader stage as users run it: tiny, in real processes, killed and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.data import landmarks as lm
+from pipeline.data.face_reader import FaceReader
+from pipeline.data.painter import sample_face
+from pipeline.errors import ConfigError, ModelError, TrainingError
+from pipeline.models.face_reader import FaceReaderNetwork
+from pipeline.train.reader import stage
+from pipeline.train.reader.batches import DistortedFaces
+from pipeline.train.reader.config import ReaderConfig
+from pipeline.train.reader.paintings import (
+    EXPRESSION_NAMES,
+    Painter,
+    Paintings,
+    PaintingSet,
+    visible_landmarks,
+)
+from pipeline.train.reader.state import ReaderState
+from pipeline.train.reader.warp import Bump, Proportions, random_warp
+
+# Trains about a second: 40 steps, with a state every tenth.
+TINY = [
+    "reader.paintings=60", "reader.heldout=20", "reader.picture_px=96", "reader.input_px=64",
+    "reader.channels=[8,16,16,16]", "reader.blocks=[0,0,1]", "reader.kimg=0.64",
+    "reader.batch=16", "reader.log_kimg=0.08", "reader.save_kimg=0.16", "reader.workers=0",
+    "reader.threads=1", "reader.learning_rate=0.006", "reader.distortion=0.4",
+]  # fmt: skip
+
+
+def command(store: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "scripts.run", "stage=reader", "character=tiny", f"store={store}",
+        f"hydra.run.dir={store / 'runs'}", *TINY, *more,
+    ]  # fmt: skip
+
+
+def start(root: Path, store: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(store, *more),
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], store: Path, pattern: str) -> None:
+    while process.poll() is None and not list(store.glob(pattern)):
+        time.sleep(0.005)
+
+
+def payload(store: Path) -> Path:
+    return store / "reader" / "tiny" / "v1"
+
+
+def stats(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in line if key != "seconds_per_kimg"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def straight(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("straight")
+    process = start(root, store)
+    told, complaint = process.communicate()
+    assert process.returncode == 0, told + complaint
+    return payload(store)
+
+
+def test_what_it_makes(straight: Path) -> None:
+    manifest = json.loads((straight / "manifest.json").read_text())
+    files = {entry["path"] for entry in manifest["files"]}
+    assert files == {
+        "architecture.json", "reader.safetensors", "reader.json", "stats.jsonl", "heldout.json",
+        "heldout.png",
+    }  # fmt: skip
+    assert manifest["metrics"]["heldout_faces"] == 20
+    heldout = json.loads((straight / "heldout.json").read_text())
+    assert sum(sum(row.values()) for row in heldout["expressions_read"].values()) == 20
+    assert heldout["figures"]["landmark_error"] == pytest.approx(
+        manifest["metrics"]["landmark_error"], rel=1e-3
+    )
+    reader = FaceReader.load(straight)
+    assert reader.expressions == EXPRESSION_NAMES
+    assert reader.read(sample_face(1, 0, size=96).image).landmarks.shape == (28, 2)
+
+
+def test_it_learns(straight: Path) -> None:
+    lines = stats(straight)
+    assert [line["images_seen"] for line in lines] == list(range(80, 641, 80))
+    assert lines[-1]["loss_landmarks"] < 0.8 * lines[0]["loss_landmarks"]
+    looks = [line["heldout_landmark_error"] for line in lines if "heldout_landmark_error" in line]
+    assert len(looks) == 4
+    assert looks[-1] < 0.9 * looks[0]
+
+
+def test_killed_and_stopped_it_goes_on_to_the_same_reader(
+    root: Path, straight: Path, tmp_path: Path
+) -> None:
+    killed = start(root, tmp_path)
+    wait_for(killed, tmp_path, ".drafts/*/payload/work/train/*.truth.npz")
+    killed.kill()  # while it paints, or just after
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+
+    stopped = start(root, tmp_path)
+    wait_for(stopped, tmp_path, ".drafts/*/payload/work/states/*.safetensors")
+    stopped.send_signal(signal.SIGTERM)
+    told, complaint = stopped.communicate()
+    assert stopped.returncode == 130, told + complaint
+    assert "run the same command again" in told + complaint
+
+    again = start(root, tmp_path)
+    told, complaint = again.communicate()
+    assert again.returncode == 0, told + complaint
+    assert "going on from" in told
+    broken = payload(tmp_path)
+    for name in ("reader.safetensors", "heldout.json", "heldout.png"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes(), name
+    assert stats(broken) == stats(straight)
+
+
+def settings(**changes: Any) -> ReaderConfig:
+    """The tiny settings as an object, with changes."""
+    tiny = dict(item.removeprefix("reader.").split("=") for item in TINY)
+    return ReaderConfig(**{name: json.loads(value) for name, value in tiny.items()} | changes)
+
+
+def test_it_can_start_from_a_reader(straight: Path, tmp_path: Path) -> None:
+    config = settings(resume_from="reader/tiny", kimg=0.08, name="more", device="cpu")
+    metrics = stage.run(config, {"resume_from": straight}, tmp_path)
+    assert metrics["heldout_faces"] == 20
+    assert stats(tmp_path)[0]["loss_landmarks"] < 0.8 * stats(straight)[0]["loss_landmarks"]
+    # Once finished it only says so again.
+    assert stage.run(config, {"resume_from": straight}, tmp_path) == metrics
+
+
+def test_a_reader_of_another_size_is_refused(straight: Path) -> None:
+    config = settings(resume_from="reader/tiny", input_px=96)
+    with pytest.raises(ModelError, match=r"set reader.input_px=64"):
+        stage.check(config, {"resume_from": straight})
+
+
+def test_a_state_of_another_network_is_refused(straight: Path, tmp_path: Path) -> None:
+    state = ReaderState.begin(FaceReaderNetwork(64, (8, 8, 8, 8), (0, 0, 0)))
+    state.save(tmp_path)
+    other = ReaderState.begin(FaceReaderNetwork(64, (8, 16, 8, 8), (0, 0, 0)))
+    with pytest.raises(TrainingError, match="of another network"):
+        other.restore(tmp_path)
+    # A file that was cut off is passed over with a word; there is no other one here.
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:500])
+    assert not state.restore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"input_px": 100}, "multiple of 16"),
+        ({"batch": 1}, "reader.batch"),
+        ({"channels": [8]}, "reader.channels needs 4"),
+        ({"precision": "fp8"}, "bf16"),
+        ({"kimg": 0}, "reader.kimg"),
+    ],
+)
+def test_impossible_settings_are_refused(change: dict, word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        ReaderConfig(**change)
+
+
+# ---- distortions --------------------------------------------------------------------------------
+
+
+def test_landmarks_follow_a_warp() -> None:
+    """A mark painted at a landmark is found where the warp says the landmark went."""
+    rng = np.random.default_rng(5)
+    for trial in range(12):
+        points = sample_face(2, trial, size=192).landmarks
+        warp = random_warp(rng, points, 1.0)
+        placed = warp.points(points)
+        for index in (0, 2, 12, 18, 23, 27):
+            image = np.zeros((192, 192, 3), np.uint8)
+            x, y = points[index]
+            rows, columns = np.mgrid[:192, :192] + 0.5
+            blob = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 8)
+            image[:] = np.rint(255 * blob)[:, :, None]
+            crop = warp.apply(image, 128, 0, [0, 0, 0])[:, :, 0].astype(float)
+            end = placed[list(lm.MIRROR).index(index)] if warp.mirror else placed[index]
+            if crop.sum() < 500 or not (end > 0.05).all() or not (end < 0.95).all():
+                continue
+            rows, columns = np.mgrid[:128, :128] + 0.5
+            found = np.array([(crop * columns).sum(), (crop * rows).sum()]) / crop.sum() / 128
+            assert np.abs(found - end).max() < 0.012, (trial, index)
+
+
+def test_proportions_are_inverted() -> None:
+    changed = Proportions(1.3, 0.9, 0.7, 0.05, (Bump(np.array([0.25, 0.0]), 0.2, 0.62),))
+    points = np.random.default_rng(0).uniform(-0.6, 0.8, (50, 2))
+    assert np.allclose(changed.to_painted(changed.to_changed(points)), points, atol=2e-3)
+
+
+def test_faces_are_distorted_by_position_alone(tmp_path: Path) -> None:
+    faces = PaintingSet(tmp_path, 3, 8, 96, 1.0)
+    Painter(faces).work(0)
+    source = DistortedFaces(Paintings(faces), 1, 64, 1.0)
+    whole = source.batch(4, 6)
+    part = DistortedFaces(Paintings(faces), 1, 64, 1.0).batch(6, 2)
+    assert (whole.images[2:4] == part.images).all()
+    assert (whole.landmarks[2:4] == part.landmarks).all()
+    assert (whole.images[0] != source.batch(100, 1).images[0]).any()
+
+
+def test_hair_over_a_brow_makes_it_unseen() -> None:
+    share = np.mean([visible_landmarks(sample_face(1, index, size=192)) for index in range(12)], 0)
+    assert share[lm.MOUTH].mean() > 0.98
+    assert 0.3 < share[lm.LEFT_BROW].mean() < 0.98
