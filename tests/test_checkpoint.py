@@ -18,6 +18,7 @@ from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models import checkpoint, stylegan2, stylegan3
+from pipeline.models.face_reader import FaceReaderNetwork
 
 
 def networks(c_dim: int = 3) -> dict[str, nn.Module]:
@@ -206,3 +207,15 @@ def test_another_process_reads_the_same(model: Path, root: Path) -> None:
     )
     state = networks()["G_ema"].state_dict()
     assert float(run.stdout) == float(sum(v.double().sum() for v in state.values()))
+
+
+def test_a_face_reader_comes_back_and_leaves_random_numbers_alone(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    network = FaceReaderNetwork(64, (8, 8, 8, 8), (1, 0, 1), ((0, 4), (4, 9)), 3).eval()
+    checkpoint.save(tmp_path, {"reader": network})
+    before = torch.get_rng_state()
+    loaded = checkpoint.load(tmp_path, ("reader",))["reader"]
+    assert torch.equal(torch.get_rng_state(), before)
+    images = torch.rand(2, 3, 64, 64)
+    for mine, theirs in zip(network(images), loaded(images), strict=True):
+        assert torch.equal(mine, theirs)

@@ -109,8 +109,10 @@ class FaceReaderNetwork(nn.Module):
         # One linear map a landmark: the error to be expected, and whether it can be seen.
         self.at_landmarks = nn.Parameter(torch.randn([points, quarter, 2]) / quarter**0.5)
         self.at_landmarks_bias = nn.Parameter(torch.zeros([points, 2]))
+        features = sixteenth + eighth * len(self.parts)
+        # Unnormalised, the features' growth in the first steps leaves every ReLU here dead.
         self.judge = nn.Sequential(
-            nn.Linear(sixteenth + eighth * len(self.parts), HIDDEN), nn.ReLU(), nn.Dropout(0.2)
+            nn.LayerNorm(features), nn.Linear(features, HIDDEN), nn.LeakyReLU(0.1), nn.Dropout(0.2)
         )
         self.expression = nn.Linear(HIDDEN, expressions)
         self.angles = nn.Linear(HIDDEN, ANGLES)

@@ -252,7 +252,8 @@ class _Training:
             count = min(LOOKS, len(job.heldout))
             figures = judge(self.state.averaged, job.heldout, count).figures(job.heldout)
             values |= {f"heldout_{name}": value for name, value in figures.items()}
-            values |= _distorted(job, self.state.averaged, count)
+            distorted = _distorted(job, self.state.averaged, count)
+            values |= {f"heldout_{name}": value for name, value in distorted.items()}
             say(
                 f"reader: {self.state.images_seen / 1000:g} kimg: landmarks "
                 f"{figures['landmark_error']:.2f} % of the face's width off, expressions "
@@ -262,8 +263,7 @@ class _Training:
 
 
 def _distorted(job: Job, network: FaceReaderNetwork, count: int) -> dict[str, float]:
-    figures = judge_distorted(network, job.faces(job.heldout, "heldout"), count)
-    return {f"heldout_{name}": value for name, value in figures.items()}
+    return judge_distorted(network, job.faces(job.heldout, "heldout"), count)
 
 
 def _finish(job: Job, network: FaceReaderNetwork) -> None:
