@@ -53,11 +53,10 @@ def test_pictures_are_read(root: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_one_sentence(root: Path, tmp_path: Path) -> None:
     (tmp_path / "no.png").write_text("no picture")
-    for arguments in ([str(tmp_path / "no.png")], [str(tmp_path / "missing.png")]):
-        done = read_faces(root, *arguments, "--out", str(tmp_path / "out"))
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
-        assert Path(arguments[0]).name in done.stderr
+    done = read_faces(root, str(tmp_path / "no.png"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "no.png" in done.stderr
     (tmp_path / "empty").mkdir()
     done = read_faces(root, str(tmp_path / "empty"))
     assert "no picture" in done.stderr

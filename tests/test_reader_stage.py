@@ -17,7 +17,7 @@ import pytest
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import FaceReader
 from pipeline.data.painter import sample_face
-from pipeline.errors import ConfigError, ModelError, TrainingError
+from pipeline.errors import AnimedragError, ConfigError, ModelError, TrainingError
 from pipeline.models.face_reader import FaceReaderNetwork
 from pipeline.train.reader import stage
 from pipeline.train.reader.batches import DistortedFaces
@@ -41,16 +41,17 @@ TINY = [
 ]  # fmt: skip
 
 
-def command(store: Path, *more: str) -> list[str]:
-    return [
-        sys.executable, "-m", "scripts.run", "stage=reader", "character=tiny", f"store={store}",
-        f"hydra.run.dir={store / 'runs'}", *TINY, *more,
-    ]  # fmt: skip
+def settings(**changes: Any) -> ReaderConfig:
+    """The tiny settings as an object, with changes."""
+    tiny = dict(item.removeprefix("reader.").split("=") for item in TINY)
+    values = {name: json.loads(value) for name, value in tiny.items()}
+    return ReaderConfig(**{"name": "tiny", "device": "cpu", **values, **changes})
 
 
-def start(root: Path, store: Path, *more: str) -> subprocess.Popen[str]:
+def start(root: Path, out: Path) -> subprocess.Popen[str]:
+    """The stage in a process of its own, as the runner calls it."""
     return subprocess.Popen(
-        command(store, *more),
+        [sys.executable, "-m", "tests.test_reader_stage", str(out)],
         cwd=root,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -59,13 +60,14 @@ def start(root: Path, store: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(process: subprocess.Popen[str], store: Path, pattern: str) -> None:
-    while process.poll() is None and not list(store.glob(pattern)):
+def wait_for_state(process: subprocess.Popen[str], out: Path, newer_than: int = -1) -> None:
+    while process.poll() is None and newest(out) <= newer_than:
         time.sleep(0.005)
 
 
-def payload(store: Path) -> Path:
-    return store / "reader" / "tiny" / "v1"
+def newest(out: Path) -> int:
+    names = (out / "work" / "states").glob("*.safetensors")
+    return max((int(path.stem) for path in names), default=-1)
 
 
 def stats(folder: Path) -> list[dict[str, float]]:
@@ -75,11 +77,15 @@ def stats(folder: Path) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def straight(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make reader` makes, without interruption."""
     store = tmp_path_factory.mktemp("straight")
-    process = start(root, store)
-    told, complaint = process.communicate()
-    assert process.returncode == 0, told + complaint
-    return payload(store)
+    command = [
+        sys.executable, "-m", "scripts.run", "stage=reader", "character=tiny", f"store={store}",
+        f"hydra.run.dir={store / 'runs'}", "device=cpu", *TINY,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return store / "reader" / "tiny" / "v1"
 
 
 def test_what_it_makes(straight: Path) -> None:
@@ -113,32 +119,30 @@ def test_killed_and_stopped_it_goes_on_to_the_same_reader(
     root: Path, straight: Path, tmp_path: Path
 ) -> None:
     killed = start(root, tmp_path)
-    wait_for(killed, tmp_path, ".drafts/*/payload/work/train/*.truth.npz")
-    killed.kill()  # while it paints, or just after
+    wait_for_state(killed, tmp_path)
+    killed.kill()
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
+    seen = newest(tmp_path)
+    assert 0 < seen < 640
+    # A chunk that was not painted to its end is painted again.
+    (tmp_path / "work" / "heldout" / "00000.truth.npz").unlink()
 
     stopped = start(root, tmp_path)
-    wait_for(stopped, tmp_path, ".drafts/*/payload/work/states/*.safetensors")
+    wait_for_state(stopped, tmp_path, newer_than=seen)
     stopped.send_signal(signal.SIGTERM)
     told, complaint = stopped.communicate()
     assert stopped.returncode == 130, told + complaint
-    assert "run the same command again" in told + complaint
+    assert "run the same command again" in told
+    assert f"going on from {seen / 1000:g} kimg" in told
 
-    again = start(root, tmp_path)
-    told, complaint = again.communicate()
-    assert again.returncode == 0, told + complaint
-    assert "going on from" in told
-    broken = payload(tmp_path)
+    stage.run(settings(), {}, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        path.name for path in straight.iterdir() if path.name != "manifest.json"
+    )
     for name in ("reader.safetensors", "heldout.json", "heldout.png"):
-        assert (broken / name).read_bytes() == (straight / name).read_bytes(), name
-    assert stats(broken) == stats(straight)
-
-
-def settings(**changes: Any) -> ReaderConfig:
-    """The tiny settings as an object, with changes."""
-    tiny = dict(item.removeprefix("reader.").split("=") for item in TINY)
-    return ReaderConfig(**{name: json.loads(value) for name, value in tiny.items()} | changes)
+        assert (tmp_path / name).read_bytes() == (straight / name).read_bytes(), name
+    assert stats(tmp_path) == stats(straight)
 
 
 def test_it_can_start_from_a_reader(straight: Path, tmp_path: Path) -> None:
@@ -229,3 +233,17 @@ def test_hair_over_a_brow_makes_it_unseen() -> None:
     share = np.mean([visible_landmarks(sample_face(1, index, size=192)) for index in range(12)], 0)
     assert share[lm.MOUTH].mean() > 0.98
     assert 0.3 < share[lm.LEFT_BROW].mean() < 0.98
+
+
+def main() -> int:
+    """Train as the runner does; print what the user would see."""
+    try:
+        stage.run(settings(), {}, Path(sys.argv[1]))
+    except AnimedragError as error:
+        print(error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

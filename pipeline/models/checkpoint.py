@@ -67,8 +67,8 @@ class WithoutWeights(TorchFunctionMode):
         if func in (torch.randn, torch.rand, torch.normal):
             size = (kwargs or {}).get("size", args[0] if args else ())
             return torch.zeros([]).expand(size)
-        if func in (torch.Tensor.uniform_, torch.Tensor.normal_):  # torch's own layers
-            return args[0]
+        if func in (nn.init.kaiming_uniform_, nn.init.uniform_):  # torch's own layers
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 

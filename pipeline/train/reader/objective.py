@@ -19,8 +19,8 @@ WEIGHTS = {
     "landmarks": 10.0,
     "heat": 0.5,
     "errors": 0.1,
-    "visibility": 0.3,
-    "expression": 0.5,
+    "visibility": 0.5,
+    "expression": 1.0,
     "angles": 2.0,
 }
 LABEL_SMOOTHING = 0.05

@@ -180,8 +180,7 @@ class _Training:
     def run(self) -> None:
         config, state = self.job.config, self.state
         faces = self.job.faces(self.job.train, "order")
-        sums: dict[str, float] = {}
-        steps, began = 0, time.monotonic()
+        began, timed = time.monotonic(), 0
 
         def make(start: int) -> Batch:
             # The last batch may be larger than what is left: every step has the same size.
@@ -190,20 +189,22 @@ class _Training:
         starts = range(state.images_seen, self.length, config.batch)
         for start, batch in read_ahead(make, starts):
             for name, value in self._step(batch.to(self.job.device)).items():
-                sums[name] = sums.get(name, 0.0) + value
-            steps += 1
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            state.steps += 1
+            timed += config.batch
             state.images_seen = start + config.batch
             self.bar.advance(config.batch / 1000)
             if self._passed(config.log_kimg) or state.images_seen >= self.length:
-                means = {f"loss_{name}": value / steps for name, value in sums.items()}
+                means = {f"loss_{name}": value / state.steps for name, value in state.sums.items()}
                 if not all(math.isfinite(value) for value in means.values()):
                     raise TrainingError(
                         f"reader: diverged before {state.images_seen / 1000:g} kimg; train with a "
                         "lower reader.learning_rate."
                     )
-                seconds = (time.monotonic() - began) / steps / config.batch * 1000
+                seconds = (time.monotonic() - began) / timed * 1000
                 self._write({**means, "rate": self._rate(start), "seconds_per_kimg": seconds})
-                sums, steps, began = {}, 0, time.monotonic()
+                state.sums, state.steps = {}, 0
+                began, timed = time.monotonic(), 0
             stopped = self.stop()
             if stopped or self._passed(config.save_kimg):
                 self.logbook.flush()

@@ -8,7 +8,7 @@ seen.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
@@ -27,12 +27,15 @@ KEPT = 2
 
 @dataclass
 class ReaderState:
-    """Network, its average, optimiser, and the clock."""
+    """Network, its average, optimiser, the clock, and what the next line of statistics is of."""
 
     network: FaceReaderNetwork
     averaged: FaceReaderNetwork
     optimizer: torch.optim.Optimizer
     images_seen: int = 0
+    # Losses by name, summed over `steps` since the last line of statistics.
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
 
     @classmethod
     def begin(cls, network: FaceReaderNetwork) -> ReaderState:
@@ -59,6 +62,9 @@ class ReaderState:
         tensors = {**_named("network", self.network), **_named("averaged", self.averaged)}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
+        sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.sums.items()}
+        tensors |= {f"sums.{name}": value for name, value in sums.items()}
+        tensors["steps"] = torch.tensor(self.steps)
         with put(folder / f"{self.images_seen:09d}.safetensors") as aside:
             save_file({name: value.contiguous() for name, value in tensors.items()}, aside)
         for path in saved(folder)[KEPT:]:
@@ -86,6 +92,8 @@ class ReaderState:
                 index, key = name.split(".", 1)
                 state.setdefault(int(index), {})[key] = value
             self.optimizer.load_state_dict({**optimizer, "state": state})
+            self.sums = {name: float(value) for name, value in _below(tensors, "sums").items()}
+            self.steps = int(tensors["steps"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise TrainingError(
                 f"reader: {path} is of another network ({error}); remove its folder to begin anew."
