@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline import weights
-from pipeline.data import nvxs
+from pipeline.data import face_reader, nvxs
+from pipeline.data import landmarks as lm
 from pipeline.data.align import crop
 from pipeline.data.detectors import fine_scan_sizes
 from pipeline.data.faces import (
@@ -98,6 +99,39 @@ def test_painted_faces_are_found_where_they_are(finder: FaceFinder) -> None:
         widths.append(face.width / truth.width)
     assert 0.85 < np.median(widths) < 1.15
     assert np.std(widths) < 0.12
+
+
+@needs_animeface
+def test_found_faces_are_read_and_levelled_by_what_was_read() -> None:
+    """The face reader's landmarks and roll are the truth's more nearly than the detectors' are."""
+    detectors, read = [], []
+    with FaceFinder(read=False) as without, FaceFinder() as chain:
+        for index in range(5):
+            painting = sample_face(12, index, size=300, expression="neutral")
+            image = np.ascontiguousarray(painting.image)
+            (before, *_), (after, *_) = without.find(image), chain.find(image)
+            assert before.landmarks is None
+            assert after.landmarks is not None
+            assert (after.eyes, after.width) == (before.eyes, before.width)
+            off = np.linalg.norm(after.landmarks - painting.landmarks, axis=1).mean()
+            assert off < 0.03 * after.width
+            true = lm.roll_degrees(painting.landmarks)
+            detectors.append(abs(before.roll_degrees - true))
+            read.append(abs(after.roll_degrees - true))
+    assert chain.missing == {}
+    assert np.mean(read) < 1.5
+    assert np.mean(read) <= np.mean(detectors)
+
+
+def test_without_the_reader_detectors_are_taken_at_their_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(face_reader, "SHIPPED", tmp_path / "missing")
+    with FaceFinder() as chain:
+        faces = chain.find(painted(1)[0])
+        assert all(face.landmarks is None for face in faces)
+        if faces:
+            assert "Faces are not read: The face reader that ships" in chain.missing["reader"]
 
 
 def strip(faces: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
