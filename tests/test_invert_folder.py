@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from pipeline.edit import stage as edit_stage
+from pipeline.edit.config import DragConfig, EditConfig
 from pipeline.errors import ArtifactError, DataError, Interrupted
 from pipeline.evaluate.sections.inversion import inversion_section
 from pipeline.invert import inversion, pti, tuning
@@ -134,6 +136,25 @@ def test_a_folder_without_a_usable_picture_is_one_sentence(
     with pytest.raises(DataError, match=r"None of the 1 pictures .* not a picture") as caught:
         run(config(), inputs | {"image": folder}, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+def test_any_picture_of_a_folder_can_be_dragged(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    out = tmp_path / "inversion"
+    run(config(together=True), inputs, out)
+    where = {"model": inputs["model"], "inversion": out}
+    found = {}
+    for picture in (None, "a", "c"):
+        settings = EditConfig(
+            inversion="inversion/x", model="model/x", device="cpu", points="12,12>14,12",
+            points_frame="face", picture=picture, drag=DragConfig(max_steps=2),
+        )  # fmt: skip
+        edit_stage.check(settings, where)
+        edit_stage.run(settings, where, tmp_path / f"edit-{picture}")
+        found[picture] = (tmp_path / f"edit-{picture}" / "full.png").read_bytes()
+    assert found[None] == found["a"] != found["c"]
+    settings.picture = "b"  # left out of the inversion
+    with pytest.raises(ArtifactError, match="no picture b"):
+        edit_stage.check(settings, where)
 
 
 def test_a_delta_elsewhere_is_not_followed(tmp_path: Path, inputs: dict[str, Path]) -> None:

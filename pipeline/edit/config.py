@@ -57,6 +57,8 @@ class EditConfig:
     # References: the inverted picture, and the model (None: the one it was inverted with; for
     # seed_face: the one of the edit's name).
     inversion: str | None = None
+    # Which picture of a folder's inversion, by name; None: the first, or the only one.
+    picture: str | None = None
     model: str | None = None
     # What to drag: a recipe file, or points written out.
     recipe: str | None = None

@@ -54,7 +54,13 @@ from pipeline.edit.pictures import Marker
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
 from pipeline.errors import DataError, Interrupted
-from pipeline.invert.inversion import Inversion, read_info, read_png, transform_of
+from pipeline.invert.inversion import (
+    Inversion,
+    picture_folder,
+    read_info,
+    read_png,
+    transform_of,
+)
 from pipeline.invert.pti import picture_of
 from pipeline.models import checkpoint
 from pipeline.models.characters import find_character, one_hot
@@ -99,9 +105,10 @@ def check(config: EditConfig, inputs: Mapping[str, Path]) -> None:
     if config.seed_face is not None:
         _label(config, generator, inputs["model"])
     else:
-        info = read_info(inputs["inversion"], inputs["model"])
-        source = read_png(inputs["inversion"] / "source.png")
-        transform = transform_of(info, inputs["inversion"])
+        folder = picture_folder(inputs["inversion"], config.picture)
+        info = read_info(folder, inputs["model"])
+        source = read_png(folder / "source.png")
+        transform = transform_of(info, folder)
     subject = Subject(generator, torch.zeros(0), source, transform, {})
     _task(config, inputs, subject, out=Path())
 
@@ -128,7 +135,7 @@ def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
 def _subject(config: EditConfig, inputs: Mapping[str, Path], device: torch.device) -> Subject:
     if config.seed_face is not None:
         return _face_of_seed(config, inputs["model"], device)
-    found = Inversion.load(inputs["inversion"], inputs["model"], device)
+    found = Inversion.load(inputs["inversion"], inputs["model"], device, config.picture)
     about = {"inversion": inputs["inversion"].name, "model_digest": found.info["model"]["digest"]}
     return Subject(found.generator, found.ws, found.source, found.transform, about)
 
