@@ -40,7 +40,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune reader read import export encoder invert edit evaluate compare samples report doctor bench bench-invert clean
+.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune reader read import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -115,9 +115,14 @@ invert: setup ## find a picture in a model: CHARACTER=ganyu IMAGE=drawing.png
 	  echo "Which picture? Add IMAGE=path/to/drawing.png"; exit 2; }
 	$(RUN) stage=invert $(COMMON) $(if $(IMAGE),"invert.image=$(IMAGE)") $(ARGS)
 
-edit: setup ## drag points of that picture: CHARACTER=ganyu POINTS="x,y>x,y; ..." or RECIPE=file.json
-	$(RUN) stage=edit $(COMMON) $(if $(POINTS),"edit.points=$(POINTS)") \
-	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(ARGS)
+# What IMAGE is found in: MODEL, else the character's own model, else the one that ships.
+SHIPPED    := $(or $(wildcard assets/starter),assets/start-64)
+EDIT_MODEL := $(or $(MODEL),$(if $(filter file,$(origin CHARACTER)),$(SHIPPED)))
+
+edit: setup ## drag points of a drawing: IMAGE=drawing.png POINTS="x,y>x,y; ..." or RECIPE=file.json [MODEL=x]; without IMAGE of the last inverted one
+	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))edit]" $(COMMON) $(if $(POINTS),"edit.points=$(POINTS)") \
+	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(if $(IMAGE),"invert.image=$(IMAGE)" edit.points_frame=picture \
+	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "edit.model=$(EDIT_MODEL)")) $(ARGS)
 
 evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
 	$(SHARED) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)
@@ -144,6 +149,9 @@ bench: setup ## measure the program against the public formulation (some minutes
 
 bench-invert: setup ## measure inversion on held-out painted faces: MODEL=model/x OUT=folder ARGS="--count 8 --methods w_avg,encoder"
 	$(PY) -m scripts.bench_invert "$(or $(MODEL),model/$(CHARACTER))" --out "$(or $(OUT),bench-invert)" $(ARGS)
+
+bench-drag: setup ## measure the ways of dragging on a model's faces: MODEL=model/x (or a folder)
+	$(RUN) stage=drag_bench "character=$(MODEL_NAME)" $(if $(MODEL),"drag_bench.model=$(MODEL)") $(ARGS)
 
 doctor: setup ## what this machine has, which operators run and why, what to do for more
 	$(PY) -m scripts.doctor

@@ -209,6 +209,17 @@ STAGES: tuple[Stage, ...] = (
         transient=("device",),
     ),
     Stage(
+        name="drag_bench",
+        summary="model -> drag_bench: every way of dragging on the same pairs, by landmarks",
+        version=1,
+        produces="drag_bench",
+        config="pipeline.evaluate.config:DragBenchConfig",
+        run="pipeline.evaluate.drag_bench:run",
+        check="pipeline.evaluate.drag_bench:check",
+        inputs={"model": "model"},
+        transient=("device",),
+    ),
+    Stage(
         name="report",
         summary="all of these -> report: one HTML page",
         version=1,

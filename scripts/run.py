@@ -14,8 +14,9 @@ import re
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -46,12 +47,24 @@ def run(settings: DictConfig, stages: tuple[Stage, ...] = STAGES) -> None:
     """Run the stages that the composed config names."""
     store = Store(Path(settings.store).expanduser())
     chosen = [(stage, stage_config(settings, stage)) for stage in chosen_stages(settings, stages)]
+    made: dict[str, str] = {}
     with launch.crew() as crew:
         for stage, config in chosen:
             if crew is None or crew.is_first:
-                run_stage(stage, config, store, stages, crew)
+                _take(stage, config, made)
+                artifact = run_stage(stage, config, store, stages, crew).artifact
+                made[f"{stage.produces}/{config.name}"] = artifact.reference
             else:
                 follow_stage(stage, config, crew)
+
+
+def _take(stage: Stage, config: Any, made: Mapping[str, str]) -> None:
+    """Let the stage take what an earlier one of the same command made, or reused, under the name
+    that it asks for: that need not be the latest of the name."""
+    for key in stage.inputs:
+        reference = getattr(config, key, None)
+        if reference is not None and reference in made:
+            setattr(config, key, made[reference])
 
 
 def main(

@@ -8,6 +8,7 @@ from pipeline.errors import ConfigError, check_choice, check_range
 
 POINTS_FRAMES = ("face", "picture")
 PASTES = ("drawing", "face")
+MASKS = ("none", "proposed")
 # The names in pipeline/edit/strategies, which this module does not import: that takes torch.
 STRATEGY_NAMES = ("draggan", "draggan-compatible", "freedrag", "stable", "auto")
 
@@ -64,6 +65,12 @@ class EditConfig:
     recipe: str | None = None
     points: str | None = None
     points_frame: str = "face"
+    # Every handle's mirror image across the face's middle moves as well.
+    symmetric: bool = False
+    # none: as the recipe has it | proposed: free around the handles' ways only.
+    mask: str = "none"
+    # What a mask keeps is drawn from the start's own features.
+    blend: bool = True
     # Drag the face that this seed gives instead of an inverted picture.
     seed_face: int | None = None
     truncation: float = 0.7
@@ -113,6 +120,7 @@ class EditConfig:
             )
         check_choice("points_frame", self.points_frame, POINTS_FRAMES)
         check_choice("paste", self.paste, PASTES)
+        check_choice("mask", self.mask, MASKS)
         check_range("truncation", self.truncation, -2, 2)
         check_range("rows", self.rows, 1, 64)
         check_range("save_every", self.save_every, 1, 10_000)

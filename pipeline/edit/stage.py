@@ -21,7 +21,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from pipeline.console import catch_stop, progress, say
 from pipeline.data.align import CropTransform, change_mask, crop, paste_back
 from pipeline.edit import drag, pictures, state_file, video
 from pipeline.edit import recipe as recipes
+from pipeline.edit.blending import Blend
 from pipeline.edit.carry import carry_over
 from pipeline.edit.config import EditConfig
 from pipeline.edit.drag import (
@@ -51,6 +52,7 @@ from pipeline.edit.drag import (
 from pipeline.edit.generator import choose_layer, drag_model, free_rows
 from pipeline.edit.handle_check import Check, check_handle
 from pipeline.edit.pictures import Marker
+from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
 from pipeline.errors import DataError, Interrupted
@@ -95,6 +97,7 @@ class Task:
     rows: tuple[int, int]
     out: Path
     save_every: int
+    blend: Blend | None = None  # draws what a mask keeps as it was
 
 
 def check(config: EditConfig, inputs: Mapping[str, Path]) -> None:
@@ -118,6 +121,11 @@ def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     device = choose_device(config.device)
     subject = _subject(config, inputs, device)
     task = _task(config, inputs, subject, out)
+    if config.blend and task.recipe.mask is not None:
+        mask = torch.from_numpy(task.recipe.mask.astype(np.float32) / 255).to(device)
+        start = subject.ws.to(device)
+        blend = Blend(subject.generator, start, mask, task.layer, picture_of)
+        task = replace(task, blend=blend)
     (out / "frames").mkdir(parents=True, exist_ok=True)
     state, trace = _resume(task, device)
     say(f"edit: {task.strategy.name} at layer {task.layer}, on {describe(device)}.")
@@ -205,6 +213,10 @@ def _recipe(
             moves = recipes.moves_of_picture(moves, subject.transform, width, height)
         recipes.check_moves(moves, width, height)
         recipe = Recipe(width, height, moves)
+    moves = recipes.mirrored(recipe.moves, width) if config.symmetric else recipe.moves
+    mask = recipe.mask
+    if mask is None and config.mask == "proposed":
+        mask = propose_mask(moves, width, height)
     settings = config.drag
     strategy = settings.strategy or recipe.strategy
     # Another strategy has other constants: the recipe's do not carry over.
@@ -212,8 +224,8 @@ def _recipe(
     return Recipe(
         width=width,
         height=height,
-        moves=recipe.moves,
-        mask=recipe.mask,
+        moves=moves,
+        mask=mask,
         strategy=strategy,
         constants={**kept, **settings.constants()},
         max_steps=settings.max_steps or recipe.max_steps,
@@ -327,6 +339,8 @@ def _record(event: Stepped, seconds: float) -> dict[str, Any]:
 
 @torch.no_grad()
 def _render(task: Task, ws: Tensor) -> np.ndarray:
+    if task.blend is not None:
+        return to_uint8(task.blend.picture(ws))[0]
     return to_uint8(picture_of(task.subject.generator, ws))[0]
 
 

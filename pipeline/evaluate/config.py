@@ -169,6 +169,55 @@ class SamplesConfig:
         check_range("character_steps", self.character_steps, 3, 16)
 
 
+STRATEGIES = ("draggan", "freedrag", "stable", "auto")
+
+
+@dataclass
+class DragBenchConfig:
+    """Ways of dragging on the same pairs; reasons are in conf/stages/drag_bench.yaml."""
+
+    # Name of the benchmark.
+    name: str = "character"
+    # Reference to the model.
+    model: str = "model/${character}"
+    # What is compared.
+    strategies: list[str] = field(default_factory=lambda: list(STRATEGIES))
+    # Pairs of the model's own faces, and of painted ones that are inverted first.
+    pairs: int = 12
+    painted: int = 2
+    # Numbers of points dragged at once.
+    points: list[int] = field(default_factory=lambda: [1, 5, 28])
+    truncation: float = 0.8
+    # Also drag back, and see what is left.
+    back: bool = True
+    max_steps: int = 300
+    # Feature layer (null: by the model), leading rows of ws that may change.
+    layer: str | None = None
+    rows: int = 6
+    move_whole_face: bool = False
+    seed: int = 0
+    # auto, cpu or cuda.
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.strategies or not self.points:
+            raise ConfigError("strategies and points must each name one at least.")
+        for name in self.strategies:
+            check_choice("strategies", name, STRATEGIES)
+        for key in ("strategies", "points"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{key}={','.join(map(str, values))} names something twice.")
+        for count in self.points:
+            check_range("points", count, 1, 28)
+        check_range("pairs", self.pairs, 1, 10_000)
+        check_range("painted", self.painted, 0, 1000)
+        check_range("truncation", self.truncation, 0, 2)
+        check_range("max_steps", self.max_steps, 1, 100_000)
+        check_range("rows", self.rows, 1, 64)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+
 @dataclass
 class ReportConfig:
     """What one report shows; the defaults and their reasons are in conf/stages/report.yaml."""
