@@ -40,7 +40,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo test lint preprocess train finetune reader read import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
+.PHONY: help setup kernels gpucheck demo studio test lint preprocess train finetune reader read import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -69,6 +69,9 @@ kernels: $(VENV)/.ready ## compile the fast operators for this processor and GPU
 
 gpucheck: setup ## check the CUDA kernels on a GPU and measure them: writes docs/measurements.md
 	$(PY) -m scripts.gpu_check $(ARGS)
+
+studio: setup ## edit drawings on a page in the browser; see docs/studio.md: ARGS="--port 7861 --browser"
+	$(PY) -m scripts.studio $(ARGS)
 
 # ---- the road ----------------------------------------------------------------------------------
 

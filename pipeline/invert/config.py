@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
@@ -153,6 +154,9 @@ class InvertConfig:
     # face: find and level the face as preprocess does; none: the picture's middle square, as it is;
     # auto: none for a picture of the model's own size, else face, else (no face found) none.
     align: str = "auto"
+    # Where the face lies, set by hand: "center-x,center-y,width" in the picture's pixels, or with
+    # its lean in degrees as a fourth number; None: as `align` says.
+    crop: str | None = None
     # How much of the picture belongs to a face, and the colour behind transparent pixels ("#rrggbb"
     # or a name); None: as in the model's training images.
     face_widths: float | None = None
@@ -181,6 +185,8 @@ class InvertConfig:
         check_choice("align", self.align, ALIGNMENTS)
         check_choice("perceptual", self.perceptual, PERCEPTUALS)
         check_choice("precision", self.precision, PRECISIONS)
+        if self.crop is not None:
+            parse_crop(self.crop)
         if self.face_widths is not None:
             check_range("face_widths", self.face_widths, 0.8, 6.0)
         if self.eye_height is not None:
@@ -193,3 +199,18 @@ class InvertConfig:
                 f"perceptual_smallest_px={self.perceptual_smallest_px}; raise it, or set it to 0."
             )
         check_range("save_every", self.save_every, 1, 1_000_000)
+
+
+def parse_crop(text: str) -> tuple[float, float, float, float]:
+    """(center x, center y, width, roll in degrees) of `InvertConfig.crop`."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (3, 4) or not all(map(math.isfinite, numbers)) or numbers[2] < 1:
+        raise ConfigError(
+            f"crop={text} cannot be read; write center-x,center-y,width in the picture's pixels, "
+            "for example crop='320,240,180'."
+        )
+    x, y, width, *roll = numbers
+    return x, y, width, roll[0] if roll else 0.0

@@ -130,8 +130,21 @@ def find_pivot(
         phase.seconds.update(state.seconds)
         projection.load(state.tensors, state.step)
         plateau.restore(files.values("project", "loss"))
+
+    def picture() -> Tensor:
+        with torch.no_grad():
+            image: Tensor = torch.func.functional_call(
+                subject.generator.synthesis,
+                projection.buffers(),
+                (projection.ws(),),
+                pti.rendering("const"),
+            )
+        return image
+
     with phase.running("pivot", steps, projection.step_index) as bar:
         while not projection.finished:
+            if subject.watch is not None:
+                subject.watch("project", projection.step_index, steps, picture)
             noise = subject.normal(
                 tuple(projection.w.shape), projection.step_index, "invert w noise"
             )
@@ -254,6 +267,8 @@ def tune(
     ended = "steps"
     with phase.running("tuning", steps, tuning.step_index) as bar:
         while tuning.step_index < steps:
+            if subject.watch is not None:
+                subject.watch("tune", tuning.step_index, steps, tuning.picture)
             measured = tuning.step(_other_w(subject, character, tuning.step_index))
             phase.record(measured)
             bar.advance(mse=measured.mse, perceptual=measured.perceptual)

@@ -16,6 +16,7 @@ from pipeline.data.config import FramingConfig, PreprocessConfig
 from pipeline.data.crop_rule import CropRule
 from pipeline.data.pictures import PictureLimits, Rejected, decode, parse_colour
 from pipeline.errors import DataError
+from pipeline.invert.config import parse_crop
 
 # What preprocess accepts, too; a picture of the largest size it decodes is smaller.
 MAX_FILE_BYTES = 200 * 10**6
@@ -28,9 +29,9 @@ class Prepared:
     source: np.ndarray  # the whole picture, upright, H x W x 3 uint8
     aligned: np.ndarray  # the crop at the model's size, uint8
     transform: CropTransform  # where the crop lies in the source
-    method: str  # "face" or "none"
-    detector: str  # which found the face; "" for "none"
-    score: float  # how sure it was, 0 to 1; 0 for "none"
+    method: str  # "face", "none" or "hand"
+    detector: str  # which found the face; "" else
+    score: float  # how sure it was, 0 to 1; 0 where none did
     word: str  # what was done, for the user
 
 
@@ -40,6 +41,7 @@ def prepare(
     height: int,
     how: str,
     rule: CropRule | None = None,
+    by_hand: str | None = None,
 ) -> Prepared:
     """Read the image file and cut out what a model of width x height px is to draw.
 
@@ -47,11 +49,18 @@ def prepare(
         how: "face" levels the face as preprocess does, "none" takes the middle of the picture,
             "auto" decides (see InvertConfig.align).
         rule: how the model's training images were framed; None: as preprocess does it unasked.
+        by_hand: the crop, see `InvertConfig.crop`; it goes before `how`.
 
     DataError where the file is no picture, or has no face and `how` is "face".
     """
     rule = rule or default_rule()
     source = read(path, rule.background)
+    if by_hand is not None:
+        x, y, across, roll = parse_crop(by_hand)
+        transform = CropTransform(x, y, across, across * height / width, roll)
+        aligned = align.crop(source, transform, width)
+        word = f"the face in {path.name} was placed by hand"
+        return Prepared(source, aligned, transform, "hand", "", 0.0, word)
     size = (source.shape[1], source.shape[0])
     if how == "none" or (how == "auto" and size == (width, height)):
         why = "taken as it is" if size == (width, height) else "its middle taken"

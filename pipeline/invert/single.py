@@ -46,7 +46,8 @@ def invert(subject: Subject, path: Path, out: Path, stop: Stop) -> Metrics:
 def find(subject: Subject, path: Path, out: Path, files: Workspace, stop: Stop) -> Found:
     """The first phase; the pivot is in the saved state when it returns."""
     width, height = subject.size
-    prepared = picture.prepare(path, width, height, subject.config.align, subject.rule)
+    config = subject.config
+    prepared = picture.prepare(path, width, height, config.align, subject.rule, config.crop)
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(prepared.source).save(out / "source.png")
     Image.fromarray(prepared.aligned).save(out / "aligned.png")

@@ -6,7 +6,7 @@ to the picture at hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,9 @@ from pipeline.models.characters import find_character, one_hot
 from torch_utils import rng
 
 IDENTITY = "efficientnet-lite0"
+# Looks on: called after each step with the phase ("project", "tune"), the steps done, those there
+# will be at most, and what draws the picture as it is now (1 x C x H x W in [-1, 1]).
+Watch = Callable[[str, int, int, Callable[[], Tensor]], None]
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Subject:
     rule: CropRule
     size: tuple[int, int]  # (width, height) of the model's pictures
     encoder: encoder.Encoder | None
+    watch: Watch | None = None
     _priors: dict[int | None, LatentPrior] = field(default_factory=dict)
 
     @classmethod
@@ -153,9 +157,14 @@ def check_placement(config: InvertConfig, generator: Any) -> None:
         )
 
 
+def model_crop_rule(model_folder: Path) -> CropRule:
+    """How the model's training images were framed."""
+    return read_crop_rule(model_folder) or picture.default_rule()
+
+
 def crop_rule(config: InvertConfig, model_folder: Path) -> CropRule:
     """As the model's training images were framed, unless the settings say otherwise."""
-    rule = read_crop_rule(model_folder) or picture.default_rule()
+    rule = model_crop_rule(model_folder)
     return CropRule(
         rule.face_widths if config.face_widths is None else config.face_widths,
         rule.eye_height if config.eye_height is None else config.eye_height,

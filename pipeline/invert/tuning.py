@@ -177,6 +177,12 @@ class Tuning:
         """What changed, as the form stores it; see `weight_forms.restore`."""
         return self._form.stored()
 
+    def picture(self) -> Tensor:
+        """The first view as it is now, 1 x C x H x W in [-1, 1]."""
+        with torch.no_grad():
+            view = self._views[0]
+            return self._picture(self._form.weights(), view.buffers, view.ws)
+
     def tuned(self) -> Any:
         """The generator, tuned (in place)."""
         parameters = dict(self._generator.named_parameters())

@@ -1,0 +1,373 @@
+// The studio's page: what the session says is shown, what the artist does is said.
+import { Connection, ask } from "./connection.js";
+import { Faces } from "./faces.js";
+import { drawCurve, showPoints, showSaved } from "./panel.js";
+import { chooseLanguage, fillLanguages, t } from "./texts.js";
+import { View } from "./view.js";
+
+const $ = (id) => document.getElementById(id);
+const SCREENS = ["start", "faces", "finding", "work"];
+const GALLERY = 12, KEPT_FRAMES = 400, RECENT = 6;
+
+const view = new View($("canvas"));
+const faces = new Faces();
+let connection, state = {}, firstSeed = 0, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", scrubbing = false;
+const frames = new Map(), distances = new Map();
+
+// --- beginning ---
+
+chooseLanguage();
+fillLanguages($("language"));
+setTheme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+showWaiting();
+begin().catch((error) => notice(error.message));
+
+async function begin() {
+  [machine] = await Promise.all([ask("GET", "/api/machine"), fillModels()]);
+  let session = new URLSearchParams(location.hash.slice(1)).get("s");
+  if (session) {
+    try { await ask("GET", `/api/sessions/${encodeURIComponent(session)}`); } catch { notice(t("gone")); forget(session); session = null; }
+  }
+  if (!session) { session = (await ask("POST", "/api/sessions")).id; history.replaceState(null, "", "/"); }
+  showRecent();
+  connect(session);
+}
+
+function connect(session) {
+  connection = new Connection(session);
+  const on = (name, listener) => connection.addEventListener(name, ({ detail }) => listener(detail?.header ?? detail, detail?.body));
+  on("open", ({ again }) => { if (again) notice(t("again"), 3000); });
+  on("lost", ({ reason }) => notice(reason || t("lost"), 0));
+  on("gone", () => { location.hash = ""; location.reload(); });
+  on("unsaid", () => notice(t("lost"), 0));
+  on("error", (header) => { notice(header.message); });
+  on("sample", (header, body) => addSample(header.seed, body));
+  on("phase", (header) => { const words = { finding: "looking", saving: "saving" }[header.phase]; notice(t(words), 0, false); $("save").disabled = header.phase === "saving"; });
+  on("preview", showPreview);
+  on("frame", showFrame);
+  on("full", showFull);
+  on("ended", (header) => say(header.reason));
+  on("state", showState);
+}
+
+async function fillModels() {
+  const models = await ask("GET", "/api/models");
+  $("model").replaceChildren(...models.map((one) => new Option(one.side ? `${one.name}, ${one.side} px` : one.name, one.reference)));
+}
+
+// --- showing ---
+
+function showState(next) {
+  const before = state;
+  state = next;
+  notice("", -1);
+  $("save").disabled = false;
+  showMachine();
+  if ([...$("model").options].some((option) => option.value === state.model)) $("model").value = state.model;
+  if (state.phase === "empty") { show("start"); if (before.model !== state.model) gallery(firstSeed); return; }
+  remember();
+  if (state.phase === "faces") { showFaces(); return; }
+  if (state.phase === "inverting") { showFinding(); return; }
+  if (before.seed !== state.seed || before.phase !== "ready") { frames.clear(); distances.clear(); picture = null; setMode("face"); }
+  view.resize(state.width, state.height);
+  $("view-choice").hidden = state.kind !== "drawing";
+  view.handles = state.handles;
+  if (!view.handles.some((handle) => handle.id === view.chosen)) view.chosen = view.handles.at(-1)?.id ?? null;
+  view.setMask(state.mask ? Uint8Array.from(atob(state.mask), (char) => char.charCodeAt(0)) : null);
+  document.body.classList.toggle("running", state.running);
+  if (state.running !== before.running && before.phase === "ready") say(t(state.running ? "started" : "stopped"));
+  $("run-words").textContent = t(state.running ? "stop" : "start");
+  $("run").disabled = $("step").disabled = !state.handles.length;
+  $("undo").disabled = !state.can_undo; $("redo").disabled = !state.can_redo;
+  showSaved(state.saved, (rest) => connection.path(rest), state.kind === "drawing");
+  if (state.reason) notice(state.reason, 6000);
+  show("work");
+  showHint(); refreshPoints(); showTimeline();
+  need(state.frame);
+  if (mode === "picture" && !state.running) connection.say("full");
+}
+
+function show(screen) {
+  if (document.body.dataset.screen === screen && !$(screen).hidden) return;
+  document.body.dataset.screen = screen;
+  for (const name of SCREENS) $(name).hidden = name !== screen;
+  if (screen === "work") { view.fit(); $("canvas").setAttribute("aria-label", t("canvas")); $("canvas").focus({ preventScroll: true }); }
+  if (screen === "finding") $("finding-title").focus();
+}
+
+function showMachine() {
+  const words = [t(`machine_${state.device}`, { n: machine.processors })];
+  if (state.step_seconds) words.push(t("speed", { s: (1 / state.step_seconds).toFixed(state.step_seconds > 0.2 ? 1 : 0) }));
+  $("machine").textContent = words.join(" · ");
+}
+
+async function showFaces() {
+  picture = await bitmap(`${connection.path("picture")}?${Date.now()}`);
+  show("faces");
+  faces.show(state.faces, picture, state.height / state.width);
+}
+
+function showFinding() {
+  show("finding");
+  $("finding-bar").value = 0;
+  $("finding-words").textContent = t("phase_project", { p: 0 });
+  if (picture && faces.box) {
+    const canvas = $("finding-mine"), c = canvas.getContext("2d"), box = faces.box;
+    canvas.width = canvas.height = 512;
+    c.translate(256, 256); c.rotate(-box.roll * Math.PI / 180); c.scale(512 / box.width, 512 / box.width); c.translate(-box.x, -box.y);
+    c.drawImage(picture, 0, 0);
+  }
+}
+
+async function showPreview(header, body) {
+  if (document.body.dataset.screen !== "finding") showFinding();
+  const image = await createImageBitmap(new Blob([body], { type: "image/png" }));
+  const canvas = $("finding-model");
+  canvas.width = canvas.height = 512;
+  canvas.getContext("2d").imageSmoothingQuality = "high";
+  canvas.getContext("2d").drawImage(image, 0, 0, 512, 512);
+  const share = header.step / Math.max(1, header.steps);
+  $("finding-bar").value = header.phase === "project" ? share / 2 : 0.5 + share / 2;
+  $("finding-words").textContent = t(`phase_${header.phase}`, { p: Math.round(share * 100) });
+}
+
+async function showFrame(header, body) {
+  const image = await createImageBitmap(new Blob([body], { type: "image/png" }));
+  keep(header.frame, image);
+  distances.set(header.frame, header.distance);
+  if (document.body.dataset.screen !== "work" || scrubbing) return;
+  state.frame = header.frame;
+  const at = state.timeline.indexOf(header.parent);
+  if (!state.timeline.includes(header.frame)) state.timeline = [...state.timeline.slice(0, at + 1), header.frame];
+  if (view.grip?.kind !== "move") view.handles = header.handles;
+  if (header.frame === 0) view.before = mode === "face" ? image : view.before;
+  view.image = image;
+  view.draw();
+  refreshPoints(); showTimeline();
+}
+
+function keep(frame, image) {
+  frames.set(frame, image);
+  if (frames.size > KEPT_FRAMES) { const oldest = [...frames.keys()].find((key) => key !== 0); frames.get(oldest).close(); frames.delete(oldest); }
+}
+
+async function frameImage(frame) {
+  if (!frames.has(frame)) keep(frame, await bitmap(connection.path(`frames/${frame}`)));
+  return frames.get(frame);
+}
+
+async function need(frame) {
+  wanted = frame;
+  const [image, first] = await Promise.all([frameImage(frame), frameImage(0)]);
+  if (wanted !== frame) return;
+  view.image = image;
+  if (mode === "face") view.before = first;
+  view.draw();
+  thumbnail(image);
+}
+
+async function bitmap(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(t("lost"));
+  return createImageBitmap(await answer.blob());
+}
+
+async function showFull(header, body) {
+  if (mode !== "picture") return;
+  view.whole = await createImageBitmap(new Blob([body], { type: "image/webp" }));
+  picture ??= await bitmap(connection.path("picture"));
+  view.before = picture;
+  view.draw();
+}
+
+function setMode(next) {
+  mode = next;
+  $("view-face").setAttribute("aria-pressed", String(next === "face"));
+  $("view-picture").setAttribute("aria-pressed", String(next === "picture"));
+  view.whole = null;
+  if (next === "picture") connection.say("full");
+  else if (state.phase === "ready" && state.frame !== undefined) need(state.frame);
+  view.fit(); showHint();
+}
+
+function refreshPoints() {
+  showPoints(view.handles, view.chosen, state.stop_px ?? 0, { choose: (id) => { view.choose(id); }, remove: (id) => connection.say("remove", { id }) });
+}
+
+function showTimeline() {
+  const scrub = $("scrub"), at = state.timeline.indexOf(state.frame), count = state.timeline.length;
+  scrub.max = count - 1;
+  scrub.disabled = count < 2;
+  if (!scrubbing) scrub.value = at;
+  scrub.setAttribute("aria-valuetext", t("frame", { i: at + 1, n: count }));
+  $("frame-words").textContent = t("frame", { i: at + 1, n: count });
+  drawCurve($("curve"), state.timeline.map((frame) => distances.get(frame)), at);
+}
+
+function showHint() {
+  const key = mode !== "face" || view.compareAt !== null || view.tool !== "point" ? null
+    : view.cursor ? "hint_keys" : view.pending ? "hint_target" : state.handles?.length ? (state.frame === 0 && !state.running ? "hint_ready" : null) : "hint_first";
+  $("hint").textContent = key ? t(key) : "";
+}
+
+let noticeTimer;
+function notice(text, milliseconds = 8000, alarming = true) {
+  clearTimeout(noticeTimer);
+  if (milliseconds < 0 && !$("notice").dataset.sticky) return;
+  $("notice").hidden = !text;
+  $("notice").textContent = text;
+  $("notice").dataset.sticky = milliseconds === 0 ? "yes" : "";
+  if (!alarming) say(text);
+  if (milliseconds > 0) noticeTimer = setTimeout(() => { $("notice").hidden = true; }, milliseconds);
+}
+
+function say(text) { $("status").textContent = text; }
+
+// --- the start ---
+
+function showWaiting() {
+  $("gallery").replaceChildren(...Array.from({ length: GALLERY }, () => { const item = document.createElement("li"); item.className = "waiting"; return item; }));
+}
+
+function gallery(first) {
+  firstSeed = first;
+  showWaiting();
+  $("gallery").setAttribute("aria-busy", "true");
+  connection.say("gallery", { first, count: GALLERY });
+}
+
+function tile(source, words, action) {
+  const button = document.createElement("button"), image = new Image();
+  button.type = "button"; image.alt = ""; image.src = source;
+  button.setAttribute("aria-label", words);
+  button.append(image);
+  button.addEventListener("click", action);
+  return button;
+}
+
+function addSample(seed, body) {
+  const item = $("gallery").children[seed - firstSeed];
+  if (!item) return;
+  item.className = "";
+  const address = URL.createObjectURL(new Blob([body], { type: "image/png" }));
+  item.replaceChildren(tile(address, t("sample", { n: seed }), () => connection.say("seed", { seed })));
+  if (seed === firstSeed + GALLERY - 1) $("gallery").removeAttribute("aria-busy");
+}
+
+function recent() { try { return JSON.parse(localStorage.getItem("sessions")) ?? []; } catch { return []; } }
+function forget(id) { localStorage.setItem("sessions", JSON.stringify(recent().filter((one) => one.id !== id))); }
+
+function remember(thumb) {
+  const list = recent(), known = list.find((one) => one.id === connection.session);
+  const entry = { id: connection.session, when: Date.now(), thumb: thumb ?? known?.thumb ?? "" };
+  localStorage.setItem("sessions", JSON.stringify([entry, ...list.filter((one) => one.id !== entry.id)].slice(0, RECENT)));
+  history.replaceState(null, "", `#s=${connection.session}`);
+}
+
+function thumbnail(image) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 128;
+  canvas.getContext("2d").drawImage(image, 0, 0, 128, 128);
+  remember(canvas.toDataURL("image/jpeg", 0.8));
+}
+
+function showRecent() {
+  const list = recent().filter((one) => one.thumb);
+  $("continue").hidden = !list.length;
+  $("recent").replaceChildren(...list.map((one) => {
+    const item = document.createElement("li");
+    item.append(tile(one.thumb, `${t("continue")}: ${new Date(one.when).toLocaleString()}`, () => { location.hash = `s=${one.id}`; location.reload(); }));
+    return item;
+  }));
+}
+
+async function upload(file) {
+  if (!file) return;
+  if (file.size > machine.upload_bytes) { notice(`${file.name}: > ${Math.round(machine.upload_bytes / 1e6)} MB`); return; }
+  notice(t("looking"), 0, false);
+  try { await ask("PUT", connection.path("picture"), file); } catch (error) { notice(error.message); }
+}
+
+$("file").addEventListener("change", (event) => { upload(event.target.files[0]); event.target.value = ""; });
+document.addEventListener("paste", (event) => upload([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))));
+document.addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
+document.addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); upload(event.dataTransfer.files[0]); });
+$("more").addEventListener("click", () => gallery(firstSeed + GALLERY));
+$("seed").addEventListener("change", (event) => { if (event.target.value !== "" && event.target.checkValidity()) connection.say("seed", { seed: Number(event.target.value) }); });
+$("model").addEventListener("change", (event) => { showWaiting(); state = {}; connection.say("model", { model: event.target.value }); });
+faces.addEventListener("take", ({ detail }) => connection.say("face", { x: detail.x, y: detail.y, width: detail.width, roll: detail.roll }));
+faces.addEventListener("back", () => connection.say("cancel"));
+$("finding-cancel").addEventListener("click", () => connection.say("cancel"));
+
+// --- the work ---
+
+view.addEventListener("add", ({ detail }) => { connection.say("add", { ...detail, mirrored: $("mirror").checked }); showHint(); });
+view.addEventListener("move", ({ detail }) => { connection.say("move", detail); refreshPoints(); });
+view.addEventListener("remove", ({ detail }) => connection.say("remove", detail));
+view.addEventListener("mask", () => { const bytes = view.maskBytes(); connection.say("mask", {}, bytes.some((value) => value) ? bytes : undefined); });
+view.addEventListener("choose", refreshPoints);
+view.addEventListener("pending", showHint);
+
+const run = () => { if (!$("run").disabled) connection.say(state.running ? "pause" : "run"); };
+const actions = { run, step: () => connection.say("step"), undo: () => connection.say("undo"), redo: () => connection.say("redo"),
+  "zoom-in": () => view.zoomBy(1.3), "zoom-out": () => view.zoomBy(1 / 1.3), "zoom-fit": () => view.fit(),
+  "mask-all": () => view.fillMask(true), "mask-none": () => view.fillMask(false),
+  "view-face": () => setMode("face"), "view-picture": () => setMode("picture"), "compare-on": toggleCompare,
+  theme: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+  save: () => { if ($("name").reportValidity()) connection.say("save", { name: $("name").value || "studio" }); } };
+for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
+for (const tool of ["point", "keep", "erase", "hand"]) $(`tool-${tool}`).addEventListener("click", () => setTool(tool));
+
+function setTool(tool) {
+  view.tool = tool;
+  for (const name of ["point", "keep", "erase", "hand"]) $(`tool-${name}`).setAttribute("aria-pressed", String(name === tool));
+  $("canvas").style.cursor = tool === "hand" ? "grab" : "crosshair";
+  showHint(); view.draw();
+}
+
+function toggleCompare() {
+  const on = view.compareAt === null;
+  view.compareAt = on ? $("compare-at").value / 1000 : null;
+  $("compare").hidden = !on;
+  $("compare-on").setAttribute("aria-pressed", String(on));
+  showHint(); view.draw();
+}
+$("compare-at").addEventListener("input", (event) => { view.compareAt = event.target.value / 1000; view.draw(); });
+$("brush").addEventListener("input", (event) => { view.brush = Number(event.target.value); view.draw(); });
+$("mask-show").addEventListener("change", (event) => { view.maskShown = event.target.checked; view.draw(); });
+$("recipe").addEventListener("change", async (event) => {
+  try { connection.say("recipe", { recipe: JSON.parse(await event.target.files[0].text()) }); } catch (error) { notice(error.message); }
+  event.target.value = "";
+});
+
+$("scrub").addEventListener("input", async (event) => {
+  scrubbing = true;
+  if (state.running) connection.say("pause");
+  const frame = state.timeline[Number(event.target.value)];
+  wanted = frame;
+  const image = await frameImage(frame);
+  if (wanted === frame) { view.image = image; view.draw(); }
+});
+$("scrub").addEventListener("change", (event) => { scrubbing = false; connection.say("seek", { frame: state.timeline[Number(event.target.value)] }); });
+
+document.addEventListener("keydown", (event) => {
+  if (document.body.dataset.screen !== "work" || event.target.matches("input[type=text], input[type=number], select")) return;
+  const key = event.key.toLowerCase();
+  if ((event.ctrlKey || event.metaKey) && key === "z") { event.preventDefault(); connection.say(event.shiftKey ? "redo" : "undo"); return; }
+  if ((event.ctrlKey || event.metaKey) && key === "y") { event.preventDefault(); connection.say("redo"); return; }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === " " && event.target === $("canvas")) { event.preventDefault(); run(); return; }
+  const keys = { v: () => setTool("point"), b: () => setTool("keep"), e: () => setTool("erase"), h: () => setTool("hand"), ".": () => connection.say("step"),
+    "+": actions["zoom-in"], "=": actions["zoom-in"], "-": actions["zoom-out"], 0: actions["zoom-fit"], c: toggleCompare, m: () => $("mask-show").click() };
+  keys[key]?.();
+});
+$("canvas").addEventListener("keydown", () => queueMicrotask(showHint));
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  if (localStorage.getItem("theme") !== theme) localStorage.setItem("theme", theme);
+}
+$("language").addEventListener("change", (event) => { chooseLanguage(event.target.value); if (state.phase) showState(state); });
+addEventListener("resize", () => { if (document.body.dataset.screen === "work") showTimeline(); });
+addEventListener("unhandledrejection", (event) => notice(event.reason?.message ?? String(event.reason)));

@@ -1,0 +1,1 @@
+"""The studio's thin shell: HTTP and WebSocket around worker processes."""

@@ -1,0 +1,106 @@
+"""The loop of a worker process: messages of one session from a pipe, answers into another.
+
+A thread reads, so that a page's word is heard while a step is computed; at most `QUEUE` messages
+wait, then the pipe fills and the server stops sending. Between messages the drag takes its steps.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.console import complain
+from pipeline.edit import framing
+from pipeline.edit.framing import BadMessage, Header
+from pipeline.edit.studio import Makers, Studio
+from pipeline.errors import AnimedragError
+
+QUEUE = 64
+# These end the work at hand (an inversion) as soon as they come.
+ENDING = frozenset({"cancel", "seed", "upload", "model", "quit"})
+
+_Message = tuple[Header, bytes] | None
+
+
+class Inbox:
+    """What has come and was not taken yet."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._waiting: queue.Queue[_Message] = queue.Queue(QUEUE)
+        self._ending = threading.Event()
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def _read(self, stream: BinaryIO) -> None:
+        while True:
+            try:
+                message = framing.read(stream)
+            except BadMessage:
+                continue
+            if message is None or message[0]["type"] in ENDING:
+                self._ending.set()
+            self._waiting.put(message)
+            if message is None:
+                return
+
+    def take(self, wait: bool) -> _Message | bool:
+        """The next message; None at the end; False where nothing waits."""
+        try:
+            message = self._waiting.get(block=wait)
+        except queue.Empty:
+            return False
+        if message is not None and message[0]["type"] in ENDING:
+            self._ending.clear()
+        return message
+
+    def ending(self) -> bool:
+        """Whether something waits for which the work at hand is to be left."""
+        return self._ending.is_set()
+
+
+def serve(stdin: BinaryIO, stdout: BinaryIO, makers: Makers, model: str, device: str) -> None:
+    """Serve one session until the pipe ends or `quit` comes. The first message is `open`."""
+    inbox = Inbox(stdin)
+    lock = threading.Lock()
+
+    def say(header: Header, body: bytes) -> None:
+        with lock:
+            framing.write(stdout, header, body)
+
+    first = inbox.take(wait=True)
+    if not isinstance(first, tuple) or first[0]["type"] != "open":
+        return
+    studio = Studio(Path(first[0]["folder"]), makers, say, device)
+    _guarded(say, lambda: studio.open(str(first[0].get("model") or model)))
+    studio.tell()
+    while True:
+        message = inbox.take(wait=not studio.running)
+        if message is None:
+            break
+        if not isinstance(message, tuple):
+            _guarded(say, studio.tick)
+            continue
+        header, body = message
+        if header["type"] == "quit":
+            break
+        if not _guarded(say, lambda h=header, b=body: studio.handle(h, b, inbox.ending)):
+            studio.tell()
+    studio.save_session()
+
+
+def _guarded(say: Any, work: Any) -> bool:
+    """Do it; what is wrong becomes a message. Whether nothing was."""
+    try:
+        work()
+    except AnimedragError as error:
+        say({"type": "error", "message": str(error)}, b"")
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # a bug must not take the artist's session with it
+        complain(traceback.format_exc())
+        say({"type": "error", "message": f"Something unforeseen happened ({error})."}, b"")
+    else:
+        return True
+    return False

@@ -1,0 +1,127 @@
+"""A worker process of the studio, started by it: python -m scripts.studio_worker
+
+Speaks over its standard input and output (see pipeline/edit/framing.py); everything that is
+printed goes to standard error. Here the studio meets the table of stages and the store.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.edit.studio import Wanted
+    from pipeline.invert.subject import Watch
+
+
+@click.command(help=__doc__)
+@click.option("--store", default="artifacts", type=click.Path(path_type=Path), show_default=True)
+@click.option("--model", required=True, help="Reference or folder of the model to begin with.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--invert-steps", default=160, show_default=True, help="Steps of each half.")
+def main(store: Path, model: str, device: str, invert_steps: int) -> None:
+    # Whatever a library prints must not land among the messages.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    from pipeline.edit.worker import serve
+    from pipeline.models import checkpoint
+
+    makers = StageMakers(store, device, model, invert_steps)
+    # Loaded once before anybody asks: the first session then opens at once.
+    checkpoint.load(makers.model(model), names=("G_ema",))
+    serve(sys.stdin.buffer, out, makers, model, device)
+    # The thread that reads may still wait for the pipe, which an orderly end would wait for, too.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+@dataclass
+class StageMakers:
+    """`pipeline.edit.studio.Makers` by the runner: artifacts, reused, resumed, with lineage."""
+
+    root: Path
+    device: str
+    first: str  # the model that the studio was started with: a reference or a folder
+    invert_steps: int  # of each half, finding and tuning
+
+    def model(self, reference: str) -> Path:
+        from pipeline.artifacts.store import Store
+
+        return Store(self.root).find(reference).folder
+
+    def offers(self, reference: str) -> bool:
+        from pipeline.artifacts.store import Store
+
+        listed = (str(artifact) for artifact in Store(self.root).artifacts("model"))
+        return reference == self.first or reference in listed
+
+    def invert(
+        self, model: str, picture: Path, crop: str, name: str, watch: Watch, stop: Wanted
+    ) -> Path:
+        from pipeline.invert.config import InvertConfig
+
+        config = InvertConfig(
+            name=name, model=model, image=str(picture), crop=crop, device=self.device
+        )
+        config.project.steps = config.tune.steps = self.invert_steps
+        return self._run("invert", config, partial(_watched, watch=watch, stop=stop))
+
+    def keep(self, model: str, inversion: Path | None, folder: Path, name: str) -> tuple[str, Path]:
+        from pipeline.artifacts.store import Artifact, Store
+        from pipeline.edit import take
+        from pipeline.runner import run_stage
+        from pipeline.stages import Stage
+
+        stage = Stage(
+            name="take",
+            version=1,
+            produces="edit",
+            config="pipeline.edit.take:TakeConfig",
+            run="pipeline.edit.take:run",
+            inputs={"inversion": "inversion", "model": "model"},
+            sources=("take",),
+        )
+        given = None if inversion is None else str(inversion)
+        config = take.TakeConfig(name=name, take=str(folder), model=model, inversion=given)
+        artifact: Artifact = run_stage(stage, config, Store(self.root)).artifact
+        return artifact.reference, artifact.folder
+
+    def _run(self, name: str, config: Any, work: Callable[..., Any]) -> Path:
+        from pipeline.artifacts.store import Store
+        from pipeline.runner import run_stage
+        from pipeline.stages import Stage, find_stage
+
+        class Watched(Stage):
+            """The stage, run so that somebody may look on and stop it."""
+
+            def run_function(self) -> Any:
+                return work
+
+        stage = Watched(**vars(find_stage(name)))
+        return run_stage(stage, config, Store(self.root)).artifact.folder
+
+
+def _watched(
+    config: Any, inputs: Any, out: Path, watch: Watch, stop: Wanted
+) -> dict[str, float | int | str]:
+    """The invert stage's own work on one picture, watched."""
+    from pipeline.invert import single
+    from pipeline.invert.subject import Subject
+    from torch_utils.device import choose_device
+
+    subject = Subject.read(config, inputs, choose_device(config.device))
+    subject.watch = watch
+    out.mkdir(parents=True, exist_ok=True)
+    return single.invert(subject, inputs["image"], out, stop)
+
+
+if __name__ == "__main__":
+    main()
