@@ -6,6 +6,7 @@ Knows nothing about files.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ THUMB = 128
 GAP = 6
 MARGIN = 24
 HEADER = 64
+RADIUS = 8
 PAPER, INK, FAINT = (250, 249, 246), (40, 38, 46), (130, 126, 138)
 HELDOUT = (232, 93, 117)
 GUIDE = (64, 220, 160)
@@ -65,7 +67,7 @@ def contact_sheet(
     for cell, index in zip(cells, shown, strict=False):
         image = Image.fromarray(read(index) if index else first)
         total += np.asarray(image.resize(total.shape[1::-1], Image.Resampling.BOX))
-        thumb = image.resize(thumb_size, Image.Resampling.LANCZOS)
+        thumb = image.resize(thumb_size, Image.Resampling.LANCZOS, reducing_gap=2.0)
         left, top = MARGIN + cell[0] * step, MARGIN + HEADER + cell[1] * step_down
         _place(sheet, thumb, left, top, style)
         if index in marked:
@@ -77,18 +79,22 @@ def contact_sheet(
 
 
 def _place(sheet: Image.Image, image: Image.Image, left: int, top: int, style: SheetStyle) -> None:
-    radius = 8
-    # Drawn larger and reduced: Pillow's own corners are jagged.
-    mask = Image.new("L", (image.width * 4, image.height * 4))
-    shape = (0, 0, mask.width - 1, mask.height - 1)
-    ImageDraw.Draw(mask).rounded_rectangle(shape, radius * 4, fill=255)
     if style.guides:
         image = image.copy()
         draw = ImageDraw.Draw(image)
         eyes, middle = round(style.eye_height * image.height), image.width // 2
         draw.line([(0, eyes), (image.width, eyes)], fill=GUIDE)
         draw.line([(middle, 0), (middle, image.height)], fill=GUIDE)
-    sheet.paste(image, (left, top), mask.resize(image.size, Image.Resampling.BOX))
+    sheet.paste(image, (left, top), _rounded(image.width, image.height))
+
+
+@functools.lru_cache(maxsize=8)
+def _rounded(width: int, height: int) -> Image.Image:
+    """A mask with round corners, drawn larger and reduced: Pillow's own corners are jagged."""
+    mask = Image.new("L", (width * 4, height * 4))
+    shape = (0, 0, mask.width - 1, mask.height - 1)
+    ImageDraw.Draw(mask).rounded_rectangle(shape, RADIUS * 4, fill=255)
+    return mask.resize((width, height), Image.Resampling.BOX)
 
 
 def _thumb_size(image: np.ndarray) -> tuple[int, int]:

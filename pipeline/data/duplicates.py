@@ -61,7 +61,7 @@ def fingerprint(
 ) -> Fingerprint:
     """Fingerprint of a face crop, and of the picture that it was cut from (both H x W x 3 uint8)
     with its eyes' midpoint and width there, in px."""
-    thumb = Image.fromarray(face).resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX)
+    thumb = _reduced(face, THUMB_SIDE)
     width = picture.shape[1]
     place = (eyes[0] / width, eyes[1] / width, face_width / width)
     bits = _structure(face)
@@ -70,10 +70,16 @@ def fingerprint(
     return Fingerprint(bits, thumb.tobytes(), picture_bits, place)
 
 
+def _reduced(image: np.ndarray, side: int) -> Image.Image:
+    """The picture at `side` x `side` px, each of which is the mean of what it covers."""
+    # Halved by whole factors first: several times as fast, and the same but for rounding.
+    return Image.fromarray(image).resize((side, side), Image.Resampling.BOX, reducing_gap=2.0)
+
+
 def _structure(image: np.ndarray) -> bytes:
     """256 bits: the signs of the lowest frequencies (DCT of a 64 x 64 reduction) against their
     median, as in pHash, but four times as many."""
-    grey = Image.fromarray(image).resize((64, 64), Image.Resampling.BOX).convert("L")
+    grey = _reduced(image, 64).convert("L")
     low = cv2.dct(np.asarray(grey, np.float32))[:HASH_SIDE, :HASH_SIDE].ravel()
     return np.packbits(low > np.median(low[1:])).tobytes()  # the first is the mean brightness
 
