@@ -86,7 +86,7 @@ demo: setup $(DEMO_UPLOAD) ## the whole road on a CPU in about 10 minutes: paint
 
 # The picture that the demo edits: a scene of the demo's character that is in no data set.
 $(DEMO_UPLOAD): | setup
-	$(PY) -m scripts.paint scenes --seed 1005 --character 0 --faces 1 --count 1 --out $(@D)
+	$(PY) -m scripts.paint scenes --seed 1022 --character 0 --faces 1 --count 1 --out $(@D)
 
 preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip (without DATA: from Kaggle)
 	$(RUN) "stage=[$(BASE_FIRST)preprocess]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
