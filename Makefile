@@ -43,7 +43,7 @@ MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst
 .PHONY: help setup kernels gpucheck demo studio test lint preprocess train finetune reader read import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-13s %s\n", $$1, $$2 }'
 
 setup: $(VENV)/.ready build/kernels/.made ## make .venv, install the tested versions, fetch model files, check the machine
 
