@@ -6,10 +6,13 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from studio_process import StudioProcess
+from PIL import Image
+from studio_process import ROOT, StudioProcess
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -138,6 +141,38 @@ def test_keyboard_alone_does_it_all(page: Any) -> None:
     until(page, "!document.querySelector('#redo').disabled")
     page.keyboard.press("Delete")
     until(page, "document.querySelectorAll('#points li').length == 0")
+
+
+def test_a_drawing_from_upload_to_taking_it_home(page: Any, tmp_path: Path) -> None:
+    with Image.open(ROOT / "assets" / "start-64" / "reals.png") as reals:
+        face = reals.convert("RGB").crop((0, 0, 64, 64))
+    sheet = Image.new("RGB", (300, 260), "#dfe8f0")
+    sheet.paste(face.resize((192, 192), Image.Resampling.LANCZOS), (60, 30))
+    sheet.save(tmp_path / "drawing.png")
+    page.set_input_files("#file", tmp_path / "drawing.png")
+    page.wait_for_selector("#faces", state="visible")
+    for name, value in {"x": 156 / 300, "y": 126 / 260, "size": 192 / 260}.items():
+        page.locator(f"#box-{name}").fill(str(round(value * 1000)))
+    page.locator("#box-roll").fill("0")
+    page.click("#faces-go")
+    page.wait_for_selector("#work", state="visible")
+    box = page.locator("#canvas").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    put_point(page, (*middle, min(box["width"], box["height"])))
+    page.click("#run")
+    until(page, "+document.querySelector('#scrub').max >= 60")
+    page.click("#run")
+    page.click("#view-picture")
+    page.click("#compare-on")
+    page.locator("#compare-at").fill("300")
+    page.click("#save")
+    page.wait_for_selector("#kept a")
+    with page.expect_download() as download:
+        page.locator("#kept a").first.click()
+    full = np.asarray(Image.open(download.value.path()).convert("RGB"))
+    assert full.shape == (260, 300, 3)
+    assert not np.array_equal(full, np.asarray(sheet))
+    assert np.array_equal(full[:20], np.asarray(sheet)[:20])  # outside the face not a bit changed
 
 
 def test_axe_finds_no_violation(page: Any) -> None:

@@ -176,12 +176,35 @@ def cut_off() -> bytes:
     ids=["text", "bomb", "cut off", "svg"],
 )
 def test_a_file_that_is_no_usable_picture_is_one_sentence(client: Client, data: bytes) -> None:
+    with_face(client, seed=2)
+    client.send("add", position=[21, 36], target=[21, 44])
     client.upload(data)
     with pytest.raises(StudioError, match=r"\AThis picture cannot be used: .*file\.\Z") as error:
         client.wait("never")
     assert str(error.value).count("\n") == 0
     head, _ = client.wait("state")
-    assert head["phase"] == "empty"  # and the session is still there
+    # And what was being edited is still there.
+    assert (head["phase"], head["seed"], len(head["handles"])) == ("ready", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [("seed", {"seed": -1}), ("seed", {}), ("model", {"model": "model/none"})]
+)
+def test_what_is_refused_leaves_the_edit_alone(
+    client: Client, kind: str, values: dict[str, object]
+) -> None:
+    with_face(client, seed=4)
+    drag_one = {"position": [21, 36], "target": [21, 44]}
+    client.send("add", **drag_one)
+    frames = drag(client, 2)
+    client.send(kind, **values)
+    with pytest.raises(StudioError):
+        client.wait("never")
+    head, _ = client.wait("state")
+    assert (head["phase"], head["seed"], len(head["handles"])) == ("ready", 4, 1)
+    assert head["frame"] >= frames[-1][0]["frame"]
+    path = f"/api/sessions/{client.session}/frames/{frames[-1][0]['frame']}"
+    assert client.request("GET", path) == frames[-1][1]
 
 
 def test_an_upload_has_bounds(studio: StudioProcess, client: Client) -> None:

@@ -154,8 +154,6 @@ class Studio:
         generator = checkpoint.load(folder, names=("G_ema",), device=self.device)["G_ema"]
         self.generator = generator.eval().requires_grad_(False)
         self.model_reference = reference
-        self.subject = self.session = self.engine = None
-        self.phase = "empty"
 
     def _make_engine(self) -> None:
         assert self.subject is not None
@@ -176,7 +174,10 @@ class Studio:
     # --- what the page asks for ---
 
     def handle(self, header: Header, body: bytes, wanted: Wanted) -> None:
-        """Carry out one message; AnimedragError, one sentence, where it cannot be."""
+        """Carry out one message; AnimedragError, one sentence, where it cannot be.
+
+        What is edited is left only once what takes its place is there.
+        """
         match header["type"]:
             case "sync":
                 pass
@@ -184,18 +185,18 @@ class Studio:
                 reference = _text(header, "model")
                 if not self.makers.offers(reference):  # what a page sends never becomes a path
                     raise DataError(f"There is no model {reference!r} here; choose one listed.")
-                self._leave()
                 self._load_model(reference)
+                self._leave()
                 self._write_about()
             case "gallery":
                 self._gallery(_whole(header, "first"), _whole(header, "count", 24))
                 return
             case "seed":
+                subject = self._seed_subject(_whole(header, "seed"))
                 self._leave()
-                self.subject = self._seed_subject(_whole(header, "seed"))
+                self.subject = subject
                 self._fresh()
             case "upload":
-                self._leave()
                 self._find_faces()
             case "face":
                 self._invert(header, wanted)
@@ -251,7 +252,9 @@ class Studio:
         from pipeline.data.faces import FaceFinder, Framing  # loads slowly
 
         self.say({"type": "phase", "phase": "finding"}, b"")
-        self._picture = decode_upload(self.folder / "upload")
+        picture = decode_upload(self.folder / "upload")
+        self._leave()
+        self._picture = picture
         rule = model_crop_rule(self.makers.model(self.model_reference))
         framing = Framing(rule.face_widths, rule.eye_height, 1.0)
         with FaceFinder() as finder:
