@@ -126,7 +126,9 @@ def test_adas_logits_are_ours_in_half_precision(
             x = shortcut + layer(block.conv1, layer(block.conv0, x), math.sqrt(0.5))
         label = None if network.mapping is None else network.mapping(None, c)
         logits = network.b4(x, None, label)
-    np.testing.assert_allclose(logits.numpy(), expected["logits_D"], atol=1e-6, rtol=0)
+    # Without half precision they are 1.7e-3 apart. A processor that convolves in float16 itself
+    # (AVX-512) rounds differently from one that does so in float32: 2.9e-4, else 1.2e-7.
+    np.testing.assert_allclose(logits.numpy(), expected["logits_D"], atol=5e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,14 @@ from pipeline.models.build import build
 from pipeline.models.checkpoint import WithoutWeights
 from pipeline.models.config import NetworkConfig
 
-NAMES = ("stylegan2", "stylegan2-tiny", "stylegan3-t", "stylegan3-r", "stylegan3-t-tiny")
+NAMES = (
+    "stylegan2",
+    "stylegan2-tiny",
+    "stylegan2-starter",
+    "stylegan3-t",
+    "stylegan3-r",
+    "stylegan3-t-tiny",
+)
 
 
 def read(root: Path, name: str) -> NetworkConfig:
