@@ -52,8 +52,7 @@ def numbers_of(model: Path) -> dict[str, float]:
     "changes",
     [
         # Four iterations: path length at 0 and 2, R1 at 0 and 3, ADA after 2 and 4. More would part
-        # by and by: rounding lets a unit pass the kink of its activation in one run only (with
-        # AVX-512 in the fifth).
+        # by and by.
         pytest.param(("train.kimg=0.032",), id="stylegan2"),
         pytest.param(
             (
@@ -79,8 +78,9 @@ def test_two_processes_equal_one(tmp_path: Path, changes: tuple[str, ...]) -> No
     for name, value in one.items():
         scale = max(float(value.abs().max()), 1e-3)
         error = float((value - two[name]).abs().max()) / scale
-        # Rounding, through Adam's division by small moments; a gradient shared wrongly is far off.
-        assert error < 2e-3, f"{name}: {error:.1e}"
+        # Rounding: a unit passes the kink of its activation in one run only, and Adam divides by
+        # small moments. A gradient that is shared wrongly shows in its averages as tens of per cent.
+        assert error < 2e-2, f"{name}: {error:.1e}"
     assert numbers_of(models[0])["augment_p"] == numbers_of(models[1])["augment_p"]
     lines = [(model / "stats.jsonl").read_text().splitlines() for model in models]
     assert len(lines[0]) == len(lines[1])
