@@ -79,7 +79,7 @@ def test_two_processes_equal_one(tmp_path: Path, changes: tuple[str, ...]) -> No
         scale = max(float(value.abs().max()), 1e-3)
         error = float((value - two[name]).abs().max()) / scale
         # Rounding: a unit passes the kink of its activation in one run only, and Adam divides by
-        # small moments. A gradient that is shared wrongly shows in its averages as tens of per cent.
+        # small moments. A gradient shared wrongly shows in the averages as tens of per cent.
         assert error < 2e-2, f"{name}: {error:.1e}"
     assert numbers_of(models[0])["augment_p"] == numbers_of(models[1])["augment_p"]
     lines = [(model / "stats.jsonl").read_text().splitlines() for model in models]
