@@ -40,10 +40,10 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo studio test lint preprocess train finetune reader read import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
+.PHONY: help setup kernels gpucheck demo studio test lint preprocess train finetune reader read emotion-presets import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-13s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
 setup: $(VENV)/.ready build/kernels/.made ## make .venv, install the tested versions, fetch model files, check the machine
 
@@ -103,6 +103,9 @@ reader: setup ## the painter to a face reader (landmarks, expressions, head angl
 read: setup ## landmarks, expression and head angles of the faces in a picture: IMAGE=drawing.png OUT=folder
 	@test -n "$(IMAGE)" || { echo "Which picture? Add IMAGE=path/to/drawing.png, or a folder of them"; exit 2; }
 	$(PY) -m scripts.read_faces "$(IMAGE)" --out "$(or $(OUT),readings)" $(ARGS)
+
+emotion-presets: setup ## derive conf/emotion and conf/slider from the painter's statistics again: ARGS=--check
+	$(PY) -m scripts.emotion_presets $(ARGS)
 
 import: setup ## a network pickle of another program to a model: PKL=file NAME=x
 	$(RUN) stage=import character=$(or $(NAME),$(CHARACTER)) $(if $(PKL),"import.pkl=$(PKL)") $(ARGS)
