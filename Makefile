@@ -40,7 +40,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo studio test lint preprocess train finetune reader read emotion-presets import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
+.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -90,6 +90,9 @@ $(DEMO_UPLOAD): | setup
 
 preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip (without DATA: from Kaggle)
 	$(RUN) "stage=[$(BASE_FIRST)preprocess]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
+
+pretrain: setup ## a data set to a generator's start without an adversary, for few cores: CHARACTER=x NETWORK=stylegan2-starter
+	$(RUN) stage=pretrain $(COMMON) $(ARGS)
 
 train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t [BASE=model/x] [PROCESSES=2, or gpu]
 	$(SHARED) "stage=[$(BASE_FIRST)train]" $(COMMON) $(BASE_ARGS) $(ARGS)

@@ -103,6 +103,17 @@ STAGES: tuple[Stage, ...] = (
         transient=("workers",),
     ),
     Stage(
+        name="pretrain",
+        summary="dataset -> model: a generator's start without an adversary, for few CPU cores",
+        version=1,
+        produces="model",
+        config="pipeline.train.pretrain.config:PretrainConfig",
+        run="pipeline.train.pretrain.stage:run",
+        check="pipeline.train.pretrain.stage:check",
+        inputs={"dataset": "dataset"},
+        transient=("device", "cache_gb", "threads"),
+    ),
+    Stage(
         name="train",
         summary="dataset -> model: StyleGAN2 or 3, from scratch or from another model",
         version=1,

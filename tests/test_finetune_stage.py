@@ -25,12 +25,10 @@ from pipeline.errors import ConfigError, TrainingError
 from pipeline.metrics import perceptual
 from pipeline.models import checkpoint
 from pipeline.models.config import NetworkConfig
-from pipeline.train import loss, stage, start
+from pipeline.train import loss, stage
 from pipeline.train.augment import GROUPS
 from pipeline.train.config import AugmentConfig, FinetuneConfig
-from pipeline.train.images import TrainingImages
 from pipeline.train.memorisation import TrainingSet
-from pipeline.train.recipe import make_recipe
 from tests.train_tiny import NETWORK, SETTINGS, make_config, make_dataset
 
 needs_weights = pytest.mark.skipif(
@@ -341,27 +339,6 @@ def test_every_augmentation_trains(dataset, tmp_path, pipe):
 def test_without_augmentation_p_stays_at_zero(dataset, tmp_path):
     config = make_config(kimg=0.016, augment={"mode": "none", "p": 0.5})
     assert stage.run(config, {"dataset": dataset}, tmp_path)["augment_p"] == 0
-
-
-@pytest.mark.parametrize("architecture", ["stylegan2", "stylegan3-t"])
-def test_full_precision_holds_everywhere(dataset, architecture):
-    """Half precision runs on a GPU only; whether a layer would use it can be told without."""
-    images = Dataset(dataset)
-    for fp32 in (False, True):
-        config = make_config(
-            fp32=fp32,
-            network={"architecture": architecture, "synthesis_layers": 4, "margin_size": 4},
-        )
-        recipe = make_recipe(config, architecture, 16, 16)
-        training = TrainingImages(images.images, images.train_indices, seed=0)
-        state = start.prepare(config, recipe, training, None, torch.device("cpu")).state
-        half = [
-            name
-            for network in state.networks.values()
-            for name, module in network.named_modules()
-            if "use_fp16" in vars(module) and vars(module)["use_fp16"]
-        ]
-        assert bool(half) == (not fp32), half
 
 
 def test_the_magnitude_decay_is_in_the_architecture(dataset, tmp_path):

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import FaceReader
 from pipeline.data.painter import sample_face
 from pipeline.errors import AnimedragError, ConfigError, ModelError, TrainingError
 from pipeline.models.face_reader import FaceReaderNetwork
+from pipeline.train.averaged_state import AveragedState
 from pipeline.train.reader import stage
 from pipeline.train.reader.batches import DistortedFaces
 from pipeline.train.reader.config import ReaderConfig
@@ -29,7 +31,6 @@ from pipeline.train.reader.paintings import (
     PaintingSet,
     visible_landmarks,
 )
-from pipeline.train.reader.state import ReaderState
 from pipeline.train.reader.warp import Bump, Proportions, random_warp
 
 # Trains about a second: 40 steps, with a state every tenth.
@@ -160,10 +161,14 @@ def test_a_reader_of_another_size_is_refused(straight: Path) -> None:
         stage.check(config, {"resume_from": straight})
 
 
+def begin(network: FaceReaderNetwork) -> AveragedState[FaceReaderNetwork]:
+    return AveragedState.begin("reader", network, torch.optim.AdamW(network.parameters()))
+
+
 def test_a_state_of_another_network_is_refused(straight: Path, tmp_path: Path) -> None:
-    state = ReaderState.begin(FaceReaderNetwork(64, (8, 8, 8, 8), (0, 0, 0)))
+    state = begin(FaceReaderNetwork(64, (8, 8, 8, 8), (0, 0, 0)))
     state.save(tmp_path)
-    other = ReaderState.begin(FaceReaderNetwork(64, (8, 16, 8, 8), (0, 0, 0)))
+    other = begin(FaceReaderNetwork(64, (8, 16, 8, 8), (0, 0, 0)))
     with pytest.raises(TrainingError, match="of another network"):
         other.restore(tmp_path)
     # A file that was cut off is passed over with a word; there is no other one here.

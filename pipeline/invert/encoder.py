@@ -12,9 +12,7 @@ How it is trained is in `encoder_stage`.
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,78 +22,45 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import files
 from pipeline.errors import ArtifactError
 from pipeline.invert import pti
+from pipeline.models.picture_encoder import PictureEncoder
 
 FORMAT = 1
 # Larger pictures are reduced to this side first: what a latent says of a face is seen at 64 px.
 LARGEST_SIDE_PX = 64
-# The convolutions end at this side.
-_LAST_SIDE = 4
-_WIDEST = 256
 
 
-class EncoderNetwork(nn.Module):
-    """Residual convolutions, each halving the side, then two full layers.
+class EncoderNetwork(PictureEncoder):
+    """What says how the latent must change.
 
     Args:
         channels: of a picture (it sees two, one over the other).
         height, width: of the pictures as it sees them, powers of two.
         rows: of the latent, 1 (space W) or num_ws (W+).
         w_dim: of each row.
-        breadth: channels after the first convolution; doubled with each halving up to 256.
+        breadth: see `PictureEncoder`. At first nothing comes out: the mean latent is the best guess
+            without knowledge.
     """
 
     def __init__(
         self, channels: int, height: int, width: int, rows: int, w_dim: int, breadth: int = 32
     ) -> None:
-        super().__init__()
+        super().__init__(2 * channels, height, width, rows * w_dim, breadth)
         self.arguments: dict[str, int] = {
             "channels": channels, "height": height, "width": width, "rows": rows, "w_dim": w_dim,
             "breadth": breadth,
         }  # fmt: skip
         self.rows, self.w_dim = rows, w_dim
-        halvings = max(1, round(math.log2(min(height, width) / _LAST_SIDE)))
-        wide = [min(_WIDEST, breadth * 2**index) for index in range(halvings)]
-        self.first = nn.Conv2d(2 * channels, wide[0], 5, stride=2, padding=2)
-        self.blocks = nn.ModuleList(
-            _Halving(before, after) for before, after in itertools.pairwise(wide)
-        )
-        places = (height >> halvings) * (width >> halvings)
-        self.squeeze = nn.Linear(wide[-1] * places, 512)
-        self.last = nn.Linear(512, rows * w_dim)
-        # At first it changes nothing: the mean latent is the best guess without knowledge.
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
 
-    def forward(self, target: Tensor, current: Tensor) -> Tensor:
+    def change(self, target: Tensor, current: Tensor) -> Tensor:
         """Two N x C x height x width in [-1, 1] => the change of the latent, N x rows x w_dim, in
         standard deviations."""
-        x = F.leaky_relu(self.first(torch.cat([target, current - target], dim=1)), 0.2)
-        for block in self.blocks:
-            x = block(x)
-        x = F.leaky_relu(self.squeeze(x.flatten(1)), 0.2)
-        change: Tensor = self.last(x)
+        change: Tensor = self(torch.cat([target, current - target], dim=1))
         return change.reshape(-1, self.rows, self.w_dim)
-
-
-class _Halving(nn.Module):
-    """Two convolutions beside an averaging short cut; half the side comes out."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(8 if before % 8 == 0 else 1, before)
-        self.one = nn.Conv2d(before, before, 3, padding=1)
-        self.two = nn.Conv2d(before, after, 3, stride=2, padding=1)
-        self.short = nn.Conv2d(before, after, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.one(self.norm(x)), 0.2)
-        both = self.two(y) + self.short(F.avg_pool2d(x, 2))
-        return F.leaky_relu(both / math.sqrt(2), 0.2)
 
 
 @dataclass
@@ -125,7 +90,7 @@ class Encoder:
 
     def refined(self, target: Tensor, w: Tensor, image: Tensor) -> Tensor:
         """One pass: the latents (N x rows x w_dim) after a look at their pictures."""
-        change = self.network(self.seen(target), self.seen(image))
+        change = self.network.change(self.seen(target), self.seen(image))
         return w + change * self.deviation
 
     def seen(self, images: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from pipeline.errors import check_choice
 from pipeline.models.features import FeatureFrame, layer_index
 from pipeline.models.latent_generator import LatentGenerator
 from pipeline.models.layers import FullyConnectedLayer
+from pipeline.models.precision import half_format
 from pipeline.models.stylegan2_discriminator import (
     Discriminator,
     DiscriminatorBlock,
@@ -74,6 +75,7 @@ class SynthesisLayer(nn.Module):
 
     resample_filter: torch.Tensor
     noise_const: torch.Tensor
+    factors: torch.dtype | None = None  # of the convolution, see `conv2d_resample`
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class SynthesisLayer(nn.Module):
             flip_weight=self.up == 1,  # the published weights are stored this way
             input_gain=before,
             fused=options.fused_modconv,
+            factors=self.factors,
         )
         return bias_act(x, self.bias * before, act=self.activation, gain=after, clamp=clamp)
 
@@ -189,6 +192,7 @@ class AdaINLayer(SynthesisLayer):
             up=self.up,
             padding=self.padding,
             flip_weight=self.up == 1,  # as in SynthesisLayer
+            factors=self.factors,
         )
         noise = self._noise(x, options)
         if noise is not None:
@@ -283,6 +287,7 @@ class SynthesisBlock(nn.Module):
         self.is_first = in_channels == 0
         self.architecture = architecture
         self.use_fp16 = use_fp16
+        self.half_type = torch.float16
         self.fp16_channels_last = fp16_channels_last
         self.has_torgb = is_last or architecture == "skip"
         self.num_conv = 1 if self.is_first else 2
@@ -316,9 +321,7 @@ class SynthesisBlock(nn.Module):
             x: the previous block's maps; None for the first.
             ws: [N, num_conv or more, w_dim], one row a convolution.
         """
-        half = self.use_fp16 and ws.device.type == "cuda" and not options.force_fp32
-        dtype = torch.float16 if half else torch.float32
-        layout = torch.channels_last if half and self.fp16_channels_last else torch.preserve_format
+        dtype, layout = half_format(self, ws.device, options.force_fp32)
 
         def run(
             layer: SynthesisLayer, x: torch.Tensor, w: torch.Tensor, gain: float = 1

@@ -18,6 +18,7 @@ from torch import nn
 
 from pipeline.errors import ModelError, check_choice
 from pipeline.models.layers import FullyConnectedLayer, MappingNetwork
+from pipeline.models.precision import half_format
 from pipeline.models.stylegan2_layers import (
     ARCHITECTURES,
     BINOMIAL_FILTER,
@@ -52,6 +53,7 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.use_fp16 = use_fp16
+        self.half_type = torch.float16
         self.fp16_channels_last = fp16_channels_last
         self.has_fromrgb = in_channels == 0 or architecture == "skip"
         self.num_layers = 0
@@ -77,9 +79,7 @@ class DiscriminatorBlock(nn.Module):
         """(features so far or None, image) => (features at half the size, image for the next)."""
         given = img if x is None else x
         assert given is not None
-        half = self.use_fp16 and given.device.type == "cuda" and not force_fp32
-        dtype = torch.float16 if half else torch.float32
-        layout = torch.channels_last if half and self.fp16_channels_last else torch.preserve_format
+        dtype, layout = half_format(self, given.device, force_fp32)
         if x is not None:
             x = x.to(dtype, memory_format=layout)
         if self.has_fromrgb:

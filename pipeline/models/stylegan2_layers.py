@@ -59,6 +59,7 @@ class Conv2dLayer(nn.Module):
     resample_filter: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor | None
+    factors: torch.dtype | None = None  # of the convolution, see `conv2d_resample`
 
     def __init__(
         self,
@@ -102,6 +103,7 @@ class Conv2dLayer(nn.Module):
             down=self.down,
             padding=self.padding,
             flip_weight=self.up == 1,  # the published weights are stored this way
+            factors=self.factors,
         )
         bias = None if self.bias is None else self.bias * before
         return bias_act(x, bias, act=self.activation, gain=after, clamp=clamp)

@@ -24,6 +24,7 @@ from pipeline.models.features import FeatureFrame, layer_index
 from pipeline.models.filter_design import design_lowpass_filter
 from pipeline.models.latent_generator import LatentGenerator
 from pipeline.models.layers import FullyConnectedLayer
+from pipeline.models.precision import half_format
 from torch_utils.distributed import batch_mean
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
@@ -167,6 +168,7 @@ class SynthesisLayer(nn.Module):
     magnitude_ema: torch.Tensor
     up_filter: torch.Tensor | None
     down_filter: torch.Tensor | None
+    factors: torch.dtype | None = None  # of the convolution, see `conv2d_resample`
 
     def __init__(
         self,
@@ -187,6 +189,8 @@ class SynthesisLayer(nn.Module):
         self.after = after
         self.is_torgb = is_torgb
         self.use_fp16 = use_fp16
+        self.half_type = torch.float16
+        self.fp16_channels_last = False
         self.conv_clamp = conv_clamp
         self.magnitude_ema_beta = magnitude_ema_beta
         kernel = 1 if is_torgb else conv_kernel
@@ -234,15 +238,16 @@ class SynthesisLayer(nn.Module):
         if update_emas:
             magnitude = batch_mean(x.detach().to(torch.float32).square().mean())
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
-        half = self.use_fp16 and x.device.type == "cuda" and not force_fp32
+        dtype, layout = half_format(self, x.device, force_fp32)
         x = modulated_conv2d(
-            x.to(torch.float16 if half else torch.float32),
+            x.to(dtype, memory_format=layout),
             self.weight,
             self.affine(w) * self.style_gain,
             padding=self.conv_padding,
             demodulate=not self.is_torgb,
             input_gain=self.magnitude_ema.rsqrt(),
             fused=fused_modconv,
+            factors=self.factors,
         )
         return filtered_lrelu(
             x,

@@ -10,6 +10,7 @@ from pipeline.models.config import NetworkConfig
 
 AUGMENT_MODES = ("none", "fixed", "ada")
 PUBLISHED = ("last", "best")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 # Fewer samples say nothing about a distribution.
 MIN_SCORE_SAMPLES = 8
 AUGMENT_PIPES = (
@@ -101,8 +102,10 @@ class TrainConfig:
     balance: bool = False
     # Also use every image mirrored; off, for characters have one-sided features.
     xflip: bool = False
-    # Full precision in all layers, also on a GPU.
-    fp32: bool = False
+    # auto: fp16 on a GPU, fp32 on a CPU | fp32 | fp16 (GPU) | bf16.
+    precision: str = "auto"
+    # Channels last in memory, where layers run in half precision on a GPU.
+    channels_last: bool = False
     # On a GPU, launch the main phases as CUDA graphs.
     cuda_graphs: bool = True
     # Run the main phases through torch.compile.
@@ -168,6 +171,7 @@ class TrainConfig:
         self._check_numbers()
         self._check_start()
         check_choice(self._key("device"), self.device, ("auto", "cpu", "cuda"))
+        check_choice(self._key("precision"), self.precision, PRECISIONS)
         check_choice(self._key("publish"), self.publish, PUBLISHED)
         if len(self.sample_grid) != 2:
             raise ConfigError(

@@ -47,7 +47,7 @@ from pipeline.train.publication import read_record
 from pipeline.train.recipe import Recipe, make_recipe
 from pipeline.train.recorded import RecordedObjective
 from pipeline.train.snapshots import FixedLatents, Judge, reals_grid
-from pipeline.train.start import TRAINING_STATE, Start, architecture, prepare
+from pipeline.train.start import TRAINING_STATE, Start, architecture, precision, prepare
 from pipeline.train.state import TrainingState, restore_latest, saved_states
 from torch_utils import distributed, toolkit
 from torch_utils.device import choose_device, describe
@@ -105,6 +105,7 @@ def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> 
     world = distributed.current()
     device = choose_device(config.device)
     _check_compile(config, device)
+    precision(config, device)
     dataset = Dataset(inputs["dataset"])
     base = inputs.get("resume_from")
     chosen = choose(

@@ -20,6 +20,7 @@ from pipeline.console import say
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.models import checkpoint, stylegan2, stylegan3
 from pipeline.models.build import Generator, architecture_of, build, build_discriminator
+from pipeline.models.precision import choose_precision, set_precision
 from pipeline.models.stylegan2_layers import Conv2dLayer
 from pipeline.train.augment import AdaController, AugmentPipe
 from pipeline.train.config import TrainConfig
@@ -64,6 +65,14 @@ def architecture(config: TrainConfig, base: Path | None) -> str:
     return config.network.architecture if generator is None else architecture_of(generator)
 
 
+def precision(config: TrainConfig, device: torch.device) -> str:
+    """The numbers to compute with on this device; ConfigError where it has none such."""
+    try:
+        return choose_precision(config.precision, device)
+    except ValueError as error:
+        raise ConfigError(f"{config.STAGE}.precision={config.precision}: {error}.") from error
+
+
 def prepare(
     config: TrainConfig,
     recipe: Recipe,
@@ -88,8 +97,7 @@ def prepare(
     for network in modules:
         if isinstance(network, stylegan3.Generator):
             network.set_magnitude_ema_beta(magnitude_ema_beta(recipe.batch))
-        if config.fp32:
-            _use_full_precision(network)
+        set_precision(network, precision(config, device), config.channels_last, device)
 
     controller = AdaController(
         p=recipe.augment_p,
@@ -226,12 +234,6 @@ def _layers_to_freeze(
             f"{count} convolutions; use at most that."
         )
     return config.freeze_d
-
-
-def _use_full_precision(network: nn.Module) -> None:
-    for module in network.modules():
-        if "use_fp16" in vars(module):
-            vars(module)["use_fp16"] = False
 
 
 def _check_size(generator: Generator, images: TrainingImages) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import conv3x3
+from torch_utils.ops import conv3x3, mixed_conv2d
 from torch_utils.ops.upfirdn2d import (
     Padding,
     downsample2d,
@@ -29,6 +29,7 @@ def conv2d_resample(
     padding: Padding = 0,
     groups: int = 1,
     flip_weight: bool = True,
+    factors: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Upsample by `up`, pad, convolve, downsample by `down`, each with the low-pass filter f.
 
@@ -40,27 +41,28 @@ def conv2d_resample(
         padding: with respect to the upsampled image; (taps - 1) / 2 keeps the size.
         groups: of the convolution.
         flip_weight: True correlates (as torch's conv2d), False convolves.
+        factors: torch.bfloat16: float32 images on a CPU are multiplied in it (`mixed_conv2d`).
     """
     height, width = w.shape[2:]
     pad = parse_padding(padding)
     if height == width == 1 and max(pad) == min(pad) == 0:
         # A 1x1 convolution commutes with filtering: do it where the image is smaller.
         if down > 1 and up == 1:
-            return _conv2d(downsample2d(x, f, down), w, groups, flip_weight)
+            return _conv2d(downsample2d(x, f, down), w, groups, flip_weight, factors)
         if up > 1 and down == 1:
-            return upsample2d(_conv2d(x, w, groups, flip_weight), f, up)
+            return upsample2d(_conv2d(x, w, groups, flip_weight, factors), f, up)
     if up > 1:
         total = list(upsampling_padding(f, up, pad))
         if down > 1:
             total = list(downsampling_padding(f, down, total))
-        x = _upsampling_conv2d(x, w, f, up, total, groups, flip_weight)
+        x = _upsampling_conv2d(x, w, f, up, total, groups, flip_weight, factors)
         return upfirdn2d(x, f, down=down) if down > 1 else x
     if down > 1:
         x = upfirdn2d(x, f, padding=downsampling_padding(f, down, pad))
-        return _conv2d(x, w, groups, flip_weight, stride=down)
+        return _conv2d(x, w, groups, flip_weight, factors, stride=down)
     if pad[0] == pad[1] and pad[2] == pad[3] and min(pad) >= 0:
-        return _conv2d(x, w, groups, flip_weight, padding=(pad[2], pad[0]))
-    return _conv2d(F.pad(x, pad), w, groups, flip_weight)
+        return _conv2d(x, w, groups, flip_weight, factors, padding=(pad[2], pad[0]))
+    return _conv2d(F.pad(x, pad), w, groups, flip_weight, factors)
 
 
 def modulated_conv2d(
@@ -76,6 +78,7 @@ def modulated_conv2d(
     flip_weight: bool = True,
     input_gain: torch.Tensor | float | None = None,
     fused: bool | None = None,
+    factors: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Convolution whose weights are scaled per image and input channel.
 
@@ -86,7 +89,7 @@ def modulated_conv2d(
         weight: [out_channels, in_channels, height, width], shared by all images.
         styles: scale of each image's input channels [N, in_channels].
         noise: added to the result, broadcastable to its shape; or None.
-        up, down, padding, flip_weight: as in `conv2d_resample`.
+        up, down, padding, flip_weight, factors: as in `conv2d_resample`.
         resample_filter: low-pass filter for up/down.
         demodulate: scale each output channel so that unit-variance input gives unit variance.
         input_gain: further factor of the input that demodulation does not see (the magnitude
@@ -107,8 +110,9 @@ def modulated_conv2d(
 
     def convolve(images: torch.Tensor, weights: torch.Tensor, groups: int) -> torch.Tensor:
         return conv2d_resample(
-            images, weights.to(x.dtype), resample_filter, up, down, padding, groups, flip_weight
-        )
+            images, weights.to(x.dtype), resample_filter, up, down, padding, groups, flip_weight,
+            factors,
+        )  # fmt: skip
 
     if not fused:
         y = convolve(x * styles.to(x.dtype)[:, :, None, None], weight, groups=1)
@@ -157,11 +161,14 @@ def _conv2d(
     w: torch.Tensor,
     groups: int,
     flip_weight: bool,
+    factors: torch.dtype | None,
     stride: int = 1,
     padding: tuple[int, int] = (0, 0),
 ) -> torch.Tensor:
     if not flip_weight and w.shape[2] * w.shape[3] > 1:
         w = w.flip([2, 3])
+    if mixed_conv2d.serves(x, w, factors):
+        return mixed_conv2d.conv2d(x, w, stride, padding, groups)
     if stride == 1 and conv3x3.serves(x, w, padding, groups):
         return conv3x3.conv3x3(x, w, padding[0])
     return F.conv2d(x, w, stride=stride, padding=padding, groups=groups)
@@ -175,6 +182,7 @@ def _upsampling_conv2d(
     pad: list[int],
     groups: int,
     flip_weight: bool,
+    factors: torch.dtype | None,
 ) -> torch.Tensor:
     """Zero-insert, pad by [x0, x1, y0, y1], convolve with w and with f.
 
@@ -189,6 +197,10 @@ def _upsampling_conv2d(
     w = w.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     pad = [pad[0] - width + 1, pad[1] - width + up, pad[2] - height + 1, pad[3] - height + up]
     crop_x, crop_y = max(min(-pad[0], -pad[1]), 0), max(min(-pad[2], -pad[3]), 0)
-    x = F.conv_transpose2d(x, w, stride=up, padding=(crop_y, crop_x), groups=groups)
+    crop = (crop_y, crop_x)
+    if mixed_conv2d.serves(x, w, factors):
+        x = mixed_conv2d.conv2d(x, w, up, crop, groups, transposed=True)
+    else:
+        x = F.conv_transpose2d(x, w, stride=up, padding=crop, groups=groups)
     pad = [pad[0] + crop_x, pad[1] + crop_x, pad[2] + crop_y, pad[3] + crop_y]
     return upfirdn2d(x, f, padding=pad, gain=up**2)

@@ -10,10 +10,8 @@ of the draft and go when the reader is complete. A run that was cut off goes on 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +19,16 @@ from typing import Any, cast
 
 import torch
 
-from pipeline.console import Progress, catch_stop, progress, say
+from pipeline.console import catch_stop, progress, say
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import NETWORK, FaceReader, save
-from pipeline.errors import Interrupted, ModelError, TrainingError
+from pipeline.errors import Interrupted, ModelError
 from pipeline.files import put_text
 from pipeline.models import checkpoint
 from pipeline.models.face_reader import FaceReaderNetwork, channels_last
+from pipeline.train.averaged_state import AveragedState
 from pipeline.train.logbook import Logbook
+from pipeline.train.plain_loop import AGAIN, PlainLoop
 from pipeline.train.reader.batches import Batch, DistortedFaces, read_ahead
 from pipeline.train.reader.config import ReaderConfig
 from pipeline.train.reader.judgement import judge, judge_distorted, write_sheet
@@ -39,7 +39,6 @@ from pipeline.train.reader.paintings import (
     PaintingSet,
     paint_missing,
 )
-from pipeline.train.reader.state import ReaderState
 from pipeline.train.stage import threads
 from torch_utils.device import choose_device, describe
 from torch_utils.rng import derive_seed, seed_global
@@ -48,9 +47,6 @@ WORK, STATES = "work", "states"
 FIGURES, SHEET = "heldout.json", "heldout.png"
 # At a look while training, so many held-out faces are read.
 LOOKS = 200
-# Share of the training over which the rate rises.
-RISE = 0.05
-AGAIN = "run the same command again to go on."
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def run(
     with threads(config.threads), catch_stop() as stop:
         train, heldout = _painted(config, work, stop)
         job = Job(config, out, device, train, heldout)
-        state = ReaderState.begin(channels_last(network.to(device)))
+        state = _state(channels_last(network.to(device)), config.learning_rate)
         went_on = state.restore(work / STATES)
         begin = f"going on from {state.images_seen / 1000:g} kimg" if went_on else "starting"
         say(
@@ -100,6 +96,13 @@ def run(
     _finish(job, state.averaged)
     shutil.rmtree(work)
     return _metrics(out)
+
+
+def _state(network: FaceReaderNetwork, rate: float) -> AveragedState[FaceReaderNetwork]:
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
+    )
+    return AveragedState.begin("reader", network, optimizer)
 
 
 def check(config: ReaderConfig, inputs: Mapping[str, Path]) -> None:
@@ -155,112 +158,58 @@ def _painting_set(
     return PaintingSet(work / name, seed, count, config.picture_px, pose_spread)
 
 
-def _train(job: Job, state: ReaderState, stop: Callable[[], bool]) -> None:
+def _train(job: Job, state: AveragedState[FaceReaderNetwork], stop: Callable[[], bool]) -> None:
     config = job.config
     length = round(config.kimg * 1000)
     logbook = Logbook(job.out, state.images_seen, events=False)
-    try:
-        with progress("reader", (length - state.images_seen) / 1000, "kimg") as bar:
-            _Training(job, state, logbook, bar, stop, length).run()
-    finally:
-        logbook.close()
+    faces = job.faces(job.train, "order")
+
+    def make(start: int) -> Batch:
+        # The last batch may be larger than what is left: every step has the same size.
+        return faces.batch(start, config.batch)
+
+    def step(batch: Batch) -> Mapping[str, float]:
+        return _step(job, state, batch.to(job.device))
+
+    def look() -> Mapping[str, float]:
+        return _look(job, state)
+
+    with progress("reader", (length - state.images_seen) / 1000, "kimg") as bar:
+        batches = read_ahead(make, range(state.images_seen, length, config.batch))
+        try:
+            PlainLoop(
+                state, batches, step, look, job.out / WORK / STATES, logbook, bar, stop, length,
+                config.batch, config.ema_kimg, config.log_kimg, config.save_kimg,
+            ).run()  # fmt: skip
+        finally:
+            logbook.close()
 
 
-@dataclass
-class _Training:
-    """The loop, and what it reports to."""
+def _step(job: Job, state: AveragedState[FaceReaderNetwork], batch: Batch) -> dict[str, float]:
+    seed_global(job.config.seed, 0, state.images_seen, "dropout")
+    images = batch.images.contiguous(memory_format=torch.channels_last)
+    bf16 = job.config.precision == "bf16"
+    with torch.autocast(job.device.type, torch.bfloat16, enabled=bf16):
+        out = state.network(images)
+    parts = losses(out, batch)
+    state.optimizer.zero_grad(set_to_none=True)
+    total(parts).backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    state.optimizer.step()
+    return {name: float(value.detach()) for name, value in parts.items()}
 
-    job: Job
-    state: ReaderState
-    logbook: Logbook
-    bar: Progress
-    stop: Callable[[], bool]
-    length: int  # images
 
-    def run(self) -> None:
-        config, state = self.job.config, self.state
-        faces = self.job.faces(self.job.train, "order")
-        began, timed = time.monotonic(), 0
-
-        def make(start: int) -> Batch:
-            # The last batch may be larger than what is left: every step has the same size.
-            return faces.batch(start, config.batch)
-
-        starts = range(state.images_seen, self.length, config.batch)
-        for start, batch in read_ahead(make, starts):
-            for name, value in self._step(batch.to(self.job.device)).items():
-                state.sums[name] = state.sums.get(name, 0.0) + value
-            state.steps += 1
-            timed += config.batch
-            state.images_seen = start + config.batch
-            self.bar.advance(config.batch / 1000)
-            if self._passed(config.log_kimg) or state.images_seen >= self.length:
-                means = {f"loss_{name}": value / state.steps for name, value in state.sums.items()}
-                if not all(math.isfinite(value) for value in means.values()):
-                    raise TrainingError(
-                        f"reader: diverged before {state.images_seen / 1000:g} kimg; train with a "
-                        "lower reader.learning_rate."
-                    )
-                seconds = (time.monotonic() - began) / timed * 1000
-                self._write({**means, "rate": self._rate(start), "seconds_per_kimg": seconds})
-                state.sums, state.steps = {}, 0
-                began, timed = time.monotonic(), 0
-            stopped = self.stop()
-            if stopped or self._passed(config.save_kimg):
-                self.logbook.flush()
-                state.save(self.job.out / WORK / STATES)
-            if stopped:
-                raise Interrupted(
-                    f"reader: stopped at {state.images_seen / 1000:g} kimg, all is saved; {AGAIN}"
-                )
-        self.logbook.flush()
-        state.save(self.job.out / WORK / STATES)
-
-    def _passed(self, kimg: float) -> bool:
-        """Whether the last step crossed a multiple of so many thousand images."""
-        interval = max(1, round(kimg * 1000))
-        seen = self.state.images_seen
-        return seen // interval != (seen - self.job.config.batch) // interval
-
-    def _rate(self, images_seen: int) -> float:
-        """Learning rate: up over RISE, then half a cosine down to 0."""
-        share = images_seen / self.length
-        down = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-        return self.job.config.learning_rate * min(1.0, share / RISE + 0.01) * down
-
-    def _step(self, batch: Batch) -> dict[str, float]:
-        config, state = self.job.config, self.state
-        seed_global(config.seed, 0, state.images_seen, "dropout")
-        for group in state.optimizer.param_groups:
-            group["lr"] = self._rate(state.images_seen)
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        bf16 = config.precision == "bf16"
-        with torch.autocast(self.job.device.type, torch.bfloat16, enabled=bf16):
-            out = state.network(images)
-        parts = losses(out, batch)
-        state.optimizer.zero_grad(set_to_none=True)
-        total(parts).backward()
-        torch.nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
-        state.optimizer.step()
-        # A short memory at first, so that the average does not remember the random weights.
-        half_life = min(config.ema_kimg * 1000, 0.1 * (state.images_seen + config.batch))
-        state.average(0.5 ** (config.batch / half_life) if half_life > 0 else 0.0)
-        return {name: float(value.detach()) for name, value in parts.items()}
-
-    def _write(self, values: dict[str, float]) -> None:
-        job = self.job
-        if self._passed(job.config.save_kimg) or self.state.images_seen >= self.length:
-            count = min(LOOKS, len(job.heldout))
-            figures = judge(self.state.averaged, job.heldout, count).figures(job.heldout)
-            values |= {f"heldout_{name}": value for name, value in figures.items()}
-            distorted = _distorted(job, self.state.averaged, count)
-            values |= {f"heldout_{name}": value for name, value in distorted.items()}
-            say(
-                f"reader: {self.state.images_seen / 1000:g} kimg: landmarks "
-                f"{figures['landmark_error']:.2f} % of the face's width off, expressions "
-                f"{100 * figures['expression_accuracy']:.1f} % right."
-            )
-        self.logbook.write(self.state.images_seen, values)
+def _look(job: Job, state: AveragedState[FaceReaderNetwork]) -> dict[str, float]:
+    """How well the averaged network reads held-out faces, as painted and distorted."""
+    count = min(LOOKS, len(job.heldout))
+    figures = judge(state.averaged, job.heldout, count).figures(job.heldout)
+    say(
+        f"reader: {state.images_seen / 1000:g} kimg: landmarks "
+        f"{figures['landmark_error']:.2f} % of the face's width off, expressions "
+        f"{100 * figures['expression_accuracy']:.1f} % right."
+    )
+    both = figures | _distorted(job, state.averaged, count)
+    return {f"heldout_{name}": value for name, value in both.items()}
 
 
 def _distorted(job: Job, network: FaceReaderNetwork, count: int) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""All that changes while a reader trains, and its file.
+"""All that changes while one network trains on its own (no adversary), and its file.
 
 One safetensors file a state, named by images seen; the name appears when the file is whole and on
-the disk. Nothing else has to be remembered: order and distortions follow from the seed and images
-seen.
+the disk. Nothing else has to be remembered: the order of images and all chance follow from the seed
+and images seen.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import safetensors
 import torch
@@ -19,18 +20,20 @@ from torch import Tensor, nn
 from pipeline.console import complain
 from pipeline.errors import TrainingError
 from pipeline.files import put
-from pipeline.models.face_reader import FaceReaderNetwork
 
 # The newest state, and one more in case the newest cannot be read.
 KEPT = 2
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 @dataclass
-class ReaderState:
+class AveragedState(Generic[Network]):
     """Network, its average, optimiser, the clock, and what the next line of statistics is of."""
 
-    network: FaceReaderNetwork
-    averaged: FaceReaderNetwork
+    stage: str  # for messages
+    network: Network
+    averaged: Network
     optimizer: torch.optim.Optimizer
     images_seen: int = 0
     # Losses by name, summed over `steps` since the last line of statistics.
@@ -38,13 +41,12 @@ class ReaderState:
     steps: int = 0
 
     @classmethod
-    def begin(cls, network: FaceReaderNetwork) -> ReaderState:
-        """A state of a network that is to be trained."""
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+    def begin(
+        cls, stage: str, network: Network, optimizer: torch.optim.Optimizer
+    ) -> AveragedState[Network]:
+        """A state of a network that is to be trained by its optimiser."""
         averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        return cls(network.train(), averaged, optimizer)
+        return cls(stage, network.train(), averaged, optimizer)
 
     def average(self, keep: float) -> None:
         """Move the average towards the network: `keep` of it stays."""
@@ -76,7 +78,9 @@ class ReaderState:
             try:
                 tensors = load_file(path)
             except (OSError, safetensors.SafetensorError) as error:
-                complain(f"reader: {path} cannot be read ({error}); an earlier state is taken up.")
+                complain(
+                    f"{self.stage}: {path} cannot be read ({error}); an earlier state is taken up."
+                )
                 continue
             self._load(path, tensors)
             return True
@@ -87,16 +91,21 @@ class ReaderState:
             for prefix, network in (("network", self.network), ("averaged", self.averaged)):
                 network.load_state_dict(_below(tensors, prefix))
             optimizer = self.optimizer.state_dict()
+            parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in _below(tensors, "optimizer").items():
                 index, key = name.split(".", 1)
-                state.setdefault(int(index), {})[key] = value
+                # In the parameter's layout: the same sums in another order round differently.
+                like = parameters[int(index)]
+                laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                state.setdefault(int(index), {})[key] = laid
             self.optimizer.load_state_dict({**optimizer, "state": state})
             self.sums = {name: float(value) for name, value in _below(tensors, "sums").items()}
             self.steps = int(tensors["steps"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise TrainingError(
-                f"reader: {path} is of another network ({error}); remove its folder to begin anew."
+                f"{self.stage}: {path} is of another network ({error}); remove its folder to "
+                "begin anew."
             ) from error
         self.images_seen = int(path.stem)
 

@@ -1,0 +1,1 @@
+"""A generator's start without an adversary: dataset -> model (see `stage`)."""
