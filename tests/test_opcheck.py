@@ -72,6 +72,9 @@ def calls(dtype: torch.dtype, layout: str, device: str) -> Iterator[tuple[str, t
         yield "conv3x3", (x, w, 1, False)
         yield "conv3x3", (images((1, 4, 5, 5), dtype, layout, device), w, 2, True)
         yield "conv3x3_weight", (x, images((2, 4, 8, 9), dtype, layout, device), 2)
+        if dtype == torch.float32:
+            yield "pack_bfloat16", (x,)
+            yield "unpack_bfloat16", (x.detach().to(torch.bfloat16).requires_grad_(),)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
@@ -72,6 +74,31 @@ def test_mixed_convolutions_hold_to_their_format(up, down, kernel):
         assert b.shape == a.shape
         assert b.stride() == a.stride()
         assert 0 < (a - b).norm() / a.norm() < 0.01
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "strided"])
+@pytest.mark.parametrize("shape", [(2, 16, 5, 7), (1, 3, 33, 16), (3, 7, 1, 1), (1, 1, 4, 300)])
+def test_packing_rounds_as_torch_does(shape, layout):
+    """To the bit, ties, infinities and what is no number included; and back again."""
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    x.flatten()[:8] = torch.tensor(
+        [1 + 2**-8, 1 + 3 * 2**-8, math.inf, -math.inf, math.nan, 3.4e38, 1e-40, -0.0]
+    )[: x.numel()]
+    if layout == "channels last":
+        x = x.to(memory_format=torch.channels_last)
+    elif layout == "strided":
+        x = torch.stack([x, x], dim=-1)[..., 0]
+    expected = x.to(torch.bfloat16)
+    packed = mixed_conv2d.pack(x)
+    assert packed.is_contiguous(memory_format=torch.channels_last)
+    numbers = ~expected.isnan()
+    bits = [one.contiguous().view(torch.int16)[numbers] for one in (packed, expected)]
+    assert torch.equal(*bits)
+    assert packed.isnan().equal(expected.isnan())
+    back = mixed_conv2d.unpack(packed)
+    assert back.is_contiguous()
+    assert torch.equal(back.nan_to_num(7), expected.float().nan_to_num(7))
 
 
 @needs_bf16

@@ -36,4 +36,8 @@ TORCH_LIBRARY(animedrag, m) {
   // turned and their first dimensions exchanged (the gradient of the other with respect to x).
   m.def("conv3x3(Tensor x, Tensor w, int padding, bool transposed) -> Tensor");
   m.def("conv3x3_weight(Tensor x, Tensor dy, int padding) -> Tensor");
+
+  // float32 NCHW to bfloat16 with channels last, and back. CPU only; each is the other's gradient.
+  m.def("pack_bfloat16(Tensor x) -> Tensor");
+  m.def("unpack_bfloat16(Tensor y) -> Tensor");
 }

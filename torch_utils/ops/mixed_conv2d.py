@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_utils import native
+
 # With fewer channels converting costs more than the faster products save (measured).
 LEAST_CHANNELS = 16
 
@@ -57,19 +59,27 @@ def conv2d(
     Args and result as of those functions; the result is float32, rounded to bfloat16 once.
     """
     convolve = F.conv_transpose2d if transposed else F.conv2d
-    packed: Tensor = _Pack.apply(x)
-    weights: Tensor = _Pack.apply(w)
-    y = convolve(packed, weights, stride=stride, padding=padding, groups=groups)
-    result: Tensor = _Unpack.apply(y)
-    return result
+    return unpack(convolve(pack(x), pack(w), stride=stride, padding=padding, groups=groups))
+
+
+def pack(x: Tensor) -> Tensor:
+    """NCHW float32 => bfloat16 with channels last. The gradient comes back as x was."""
+    packed: Tensor = _operators().pack_bfloat16(x) if native.runs_on(x) else _Pack.apply(x)
+    return packed
+
+
+def unpack(y: Tensor) -> Tensor:
+    """The way back."""
+    is_compiled = native.status().loaded and y.numel() > 0
+    unpacked: Tensor = _operators().unpack_bfloat16(y) if is_compiled else _Unpack.apply(y)
+    return unpacked
 
 
 class _Pack(torch.autograd.Function):
-    """NCHW float32 => bfloat16 with channels last. The gradient comes back as x was."""
+    """`pack` in plain torch: two plain passes are faster than one that rounds and transposes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        # Two plain passes are faster than one that rounds and transposes.
         return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
@@ -79,7 +89,7 @@ class _Pack(torch.autograd.Function):
 
 
 class _Unpack(torch.autograd.Function):
-    """The way back."""
+    """`unpack` in plain torch."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
@@ -89,3 +99,35 @@ class _Unpack(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         result: Tensor = _Pack.apply(gradients[0])
         return result
+
+
+def _operators() -> Any:
+    if not torch.compiler.is_compiling():  # the module's end has done it, where they are built
+        _register()
+    return torch.ops.animedrag
+
+
+@functools.cache
+def _register() -> None:
+    """Shapes and gradients of the two operators, once a process."""
+    names = ("pack_bfloat16", "unpack_bfloat16")
+
+    def pack_shape(x: Tensor) -> Tensor:
+        return torch.empty_like(x, dtype=torch.bfloat16, memory_format=torch.channels_last)
+
+    def unpack_shape(y: Tensor) -> Tensor:
+        return torch.empty_like(y, dtype=torch.float32, memory_format=torch.contiguous_format)
+
+    for name, inverse, shape in zip(names, names[::-1], (pack_shape, unpack_shape), strict=True):
+        torch.library.register_fake(f"animedrag::{name}", shape)
+
+        def backward(ctx: Any, gradient: Tensor, inverse: str = inverse) -> Tensor:
+            result: Tensor = getattr(torch.ops.animedrag, inverse)(gradient)
+            return result
+
+        torch.library.register_autograd(f"animedrag::{name}", backward)
+
+
+# Ahead of torch.compile, which cannot follow a registration.
+if native.status().loaded:
+    _register()

@@ -446,6 +446,55 @@ Tensor conv3x3_weight(const Tensor& x_, const Tensor& dy_, int64_t padding) {
   return dw;
 }
 
+// ---- bfloat16 --------------------------------------------------------------------------------
+
+// In blocks of pixels of one image, as many as a thread is worth waking for.
+template <typename Work>
+void for_pixels(const Tensor& x, const Work& work) {
+  const int64_t plane = x.size(2) * x.size(3), values = std::max<int64_t>(1, plane * x.size(1));
+  constexpr int64_t kStep = 256;
+  const int64_t steps = (plane + kStep - 1) / kStep;
+  at::parallel_for(0, x.size(0) * steps, std::max<int64_t>(1, kGrain * steps / values),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i) {
+                       const int64_t first = i % steps * kStep;
+                       work(i / steps * values, static_cast<std::size_t>(plane),
+                            static_cast<std::size_t>(x.size(1)), static_cast<std::size_t>(first),
+                            static_cast<std::size_t>(std::min(plane, first + kStep)));
+                     }
+                   });
+}
+
+Tensor pack_bfloat16(const Tensor& x_) {
+  check_images(x_);
+  TORCH_CHECK(x_.scalar_type() == at::kFloat, "x must be float32");
+  const Tensor x = x_.contiguous();
+  Tensor y = at::empty(x.sizes(), x.options().dtype(at::kBFloat16), at::MemoryFormat::ChannelsLast);
+  if (x.numel() == 0) return y;
+  const float* from = x.const_data_ptr<float>();
+  auto* to = reinterpret_cast<std::uint16_t*>(y.mutable_data_ptr<at::BFloat16>());
+  for_pixels(x, [&](int64_t image, std::size_t plane, std::size_t channels, std::size_t begin,
+                    std::size_t end) {
+    kernels<float>().pack_bfloat16(from + image, plane, channels, begin, end, to + image);
+  });
+  return y;
+}
+
+Tensor unpack_bfloat16(const Tensor& y_) {
+  check_images(y_);
+  TORCH_CHECK(y_.scalar_type() == at::kBFloat16, "y must be bfloat16");
+  const Tensor y = y_.contiguous(at::MemoryFormat::ChannelsLast);
+  Tensor x = at::empty(y.sizes(), y.options().dtype(at::kFloat), at::MemoryFormat::Contiguous);
+  if (y.numel() == 0) return x;
+  const auto* from = reinterpret_cast<const std::uint16_t*>(y.const_data_ptr<at::BFloat16>());
+  float* to = x.mutable_data_ptr<float>();
+  for_pixels(y, [&](int64_t image, std::size_t plane, std::size_t channels, std::size_t begin,
+                    std::size_t end) {
+    kernels<float>().unpack_bfloat16(from + image, plane, channels, begin, end, to + image);
+  });
+  return x;
+}
+
 std::string instruction_set() { return kernels<float>().name; }
 
 }  // namespace
@@ -461,6 +510,8 @@ TORCH_LIBRARY_IMPL(animedrag, CPU, m) {
   m.impl("resample", &animedrag::resample);
   m.impl("conv3x3", &animedrag::conv3x3);
   m.impl("conv3x3_weight", &animedrag::conv3x3_weight);
+  m.impl("pack_bfloat16", &animedrag::pack_bfloat16);
+  m.impl("unpack_bfloat16", &animedrag::unpack_bfloat16);
   m.impl("bias_lrelu", &animedrag::bias_lrelu);
   m.impl("bias_lrelu_backward", &animedrag::bias_lrelu_backward);
 }

@@ -671,12 +671,14 @@ double lrelu_backward(const Scalar* dy, const Scalar* y, Scalar* dx, std::size_t
   return total;
 }
 
+#include "bfloat16.h"
 #include "winograd.h"
 
 }  // namespace
 
 const Kernels<Scalar> ANIMEDRAG_KERNELS = {
     ANIMEDRAG_NAME, scratch_values, run_plane,            lrelu,      lrelu_backward, tile_scratch,
-    tiles_in,       tiles_out,      tiles_out_transposed, kernels_in, kernels_out};
+    tiles_in,       tiles_out,      tiles_out_transposed, kernels_in, kernels_out,
+    pack_bfloat16,  unpack_bfloat16};
 
 }  // namespace animedrag

@@ -79,6 +79,12 @@ struct Kernels {
                                T* out, std::size_t stride, T* scratch);
   void (*kernels_in)(const T* kernels, int count, bool turned, T* out, std::size_t stride);
   void (*kernels_out)(const T* in, std::size_t stride, int count, T* kernels);
+  // Pixels [begin, end) of an image between float32 planes and bfloat16 with channels last
+  // (bfloat16.h).
+  void (*pack_bfloat16)(const float* x, std::size_t plane, std::size_t channels, std::size_t begin,
+                        std::size_t end, std::uint16_t* y);
+  void (*unpack_bfloat16)(const std::uint16_t* y, std::size_t plane, std::size_t channels,
+                          std::size_t begin, std::size_t end, float* x);
 };
 
 // One per compilation of planes.cpp, each for another instruction set.
