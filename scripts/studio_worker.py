@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from pipeline.edit.studio import Wanted
+    from pipeline.edit.studio.makers import Wanted
     from pipeline.invert.subject import Watch
 
 
@@ -45,7 +45,7 @@ def main(store: Path, model: str, device: str, invert_steps: int) -> None:
 
 @dataclass
 class StageMakers:
-    """`pipeline.edit.studio.Makers` by the runner: artifacts, reused, resumed, with lineage."""
+    """`Makers` of the studio by the runner: artifacts, reused, resumed, with lineage."""
 
     root: Path
     device: str
@@ -82,7 +82,7 @@ class StageMakers:
 
         stage = Stage(
             name="take",
-            version=1,
+            version=2,
             produces="edit",
             config="pipeline.edit.take:TakeConfig",
             run="pipeline.edit.take:run",

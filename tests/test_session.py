@@ -14,6 +14,7 @@ from pipeline.edit.session import (
     Ended,
     Engine,
     FrameMade,
+    Go,
     Mask,
     MessageIn,
     Move,
@@ -27,9 +28,9 @@ from pipeline.edit.session import (
     Tick,
     Undo,
     begin,
-    receive,
 )
 from pipeline.edit.session_file import SessionFile
+from pipeline.edit.session_machine import receive
 from pipeline.edit.strategies import DragGan
 from pipeline.errors import AnimedragError
 
@@ -137,6 +138,28 @@ def test_pairs_mirror_each_other() -> None:
     assert after(Remove(one.id), session=session).state.handles == ()
 
 
+def test_what_was_undone_leaves_no_partner_behind() -> None:
+    paired = after(Add((20.0, 30.0), (22.0, 26.0), mirrored=True))
+    single = after(Undo(), Add((10.0, 30.0), (12.0, 26.0)), session=paired)
+    (handle,) = single.state.handles
+    assert single.partner(handle.id) is None
+    moved = after(Move(handle.id, target=(14.0, 26.0)), session=single)
+    assert moved.state.handles[0].target == (14.0, 26.0)
+    again = after(Go(paired.current), session=moved)
+    assert again.partner(1) == 2
+
+
+def test_any_branch_can_be_gone_to_and_redo_leads_along_it() -> None:
+    session = dragged(3)
+    left = session.current
+    branch = dragged(2, after(Undo(), session=session))
+    assert branch.timeline() == [0, 4, 5]
+    back = after(Go(left), session=branch)
+    assert back.timeline() == [0, 1, 2, 3]
+    assert after(Undo(), Redo(), session=back).current == left
+    assert after(Go(branch.current), session=back).frame.id == 5
+
+
 def test_a_mask_is_kept_undone_and_removed() -> None:
     mask = torch.zeros(64, 64)
     mask[:20] = 1
@@ -159,6 +182,8 @@ def test_a_mask_is_kept_undone_and_removed() -> None:
         Remove(7),
         Seek(99),
         Seek(-1),
+        Go(99),
+        Go(-1),
         Mask(torch.zeros(3, 3)),
         Mask(torch.full((64, 64), 2.0)),
         Redo(),

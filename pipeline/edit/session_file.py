@@ -21,7 +21,7 @@ from pipeline.edit import state_file
 from pipeline.edit.session import Frame, Node, Session
 from pipeline.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def frame_picture(folder: Path, frame: int) -> Path:
@@ -57,7 +57,7 @@ class SessionFile:
             return None
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
+            if data["format"] not in (1, FORMAT):
                 raise DataError(f"its format is {data['format']}")
             frames = tuple(self._frame(item, device) for item in data["frames"])
             nodes = tuple(self._node(item, device) for item in data["nodes"])
@@ -70,7 +70,6 @@ class SessionFile:
             nodes=nodes,
             current=data["current"],
             reason=data["reason"],
-            pairs=tuple((one, other) for one, other in data["pairs"]),
             visited={int(parent): child for parent, child in data["visited"].items()},
         )
 
@@ -82,7 +81,8 @@ class SessionFile:
 
     def _node(self, item: dict[str, Any], device: str) -> Node:
         state = state_file.read(self._node_path(item["id"]), device)
-        return Node(**item, state=state)
+        pairs = tuple((one, other) for one, other in item.get("pairs", ()))  # format 1 has none
+        return Node(**{**item, "pairs": pairs}, state=state)
 
     def _node_path(self, node: int) -> Path:
         return self.folder / "nodes" / f"{node:05d}.safetensors"
@@ -93,7 +93,6 @@ def _to_json(session: Session) -> dict[str, Any]:
         "format": FORMAT,
         "current": session.current,
         "reason": session.reason,
-        "pairs": session.pairs,
         "visited": {str(parent): child for parent, child in session.visited.items()},
         "frames": [
             {
@@ -112,6 +111,7 @@ def _to_json(session: Session) -> dict[str, Any]:
                 "label": node.label,
                 "frame": node.frame,
                 "tip": node.tip,
+                "pairs": node.pairs,
             }
             for node in session.nodes
         ],

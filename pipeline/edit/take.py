@@ -1,14 +1,16 @@
 """What an artist did in the studio, filed as an edit.
 
-A *take* is a folder: `take.json` (handles, targets, frames, mask) and `latents.npy` (the frames'
-ws, frames × num_ws × w_dim). `run` draws it with the model it was made with and writes what the
-edit stage writes, so that a report, a replay and the lineage find everything where they expect it.
+A *take* is a folder: `take.json` (handles, targets, frames, mask), `latents.npy` (the frames' ws,
+frames × num_ws × w_dim) and `frames/0001.png` and on, the pictures that the artist saw. `run`
+writes of it what the edit stage writes, so that a report, a replay and the lineage find everything
+where they expect it. It computes nothing that the studio has computed: no network is loaded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.data.align import crop
+from pipeline.data.align import CropTransform, crop
 from pipeline.edit import pictures, video
 from pipeline.edit import recipe as recipes
 from pipeline.edit.carry import carry_over
 from pipeline.edit.pictures import Marker
 from pipeline.edit.recipe import Recipe
-from pipeline.edit.session import Session
+from pipeline.edit.session import Frame, Session
 from pipeline.errors import DataError
-from pipeline.invert.inversion import Inversion
-from pipeline.invert.pti import picture_of
-from pipeline.models import checkpoint
-from torch_utils.pixels import to_uint8
+from pipeline.invert.inversion import read_info, read_png, transform_of
 
-FORMAT = 1
+FORMAT = 2
 # A film of more is tiresome, and its making slow.
 MOST_FILM_FRAMES = 60
 
@@ -46,11 +45,19 @@ class TakeConfig:
     frames_per_second: int = 20
 
 
-def write(session: Session, recipe: Recipe, subject: Mapping[str, Any], folder: Path) -> None:
-    """Write what led to the frame shown: the timeline up to it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write(
+    session: Session,
+    recipe: Recipe,
+    subject: Mapping[str, Any],
+    png_of: Callable[[Frame], bytes],
+    folder: Path,
+) -> None:
+    """Write what led to the frame shown: the timeline up to it. `png_of`: a frame's picture."""
+    (folder / "frames").mkdir(parents=True, exist_ok=True)
     timeline = session.timeline()
     shown = [session.frames[number] for number in timeline[: timeline.index(session.frame.id) + 1]]
+    for number, frame in enumerate(shown, 1):
+        (folder / "frames" / f"{number:04d}.png").write_bytes(png_of(frame))
     latents = torch.cat([frame.ws.cpu() for frame in shown]).numpy()
     np.save(folder / "latents.npy", latents)
     data = {
@@ -73,34 +80,23 @@ def write(session: Session, recipe: Recipe, subject: Mapping[str, Any], folder: 
 
 
 def run(config: TakeConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
-    """Draw the take's frames and write the edit; see the module."""
-    take, latents = _read(inputs["take"])
-    found = Inversion.load(inputs["inversion"], inputs["model"]) if "inversion" in inputs else None
-    generator: Any = (
-        found.generator
-        if found is not None
-        else checkpoint.load(inputs["model"], names=("G_ema",))["G_ema"].eval()
-    )
-    if latents.shape[1:] != (generator.num_ws, generator.w_dim):
-        raise DataError(f"{inputs['take']} is of another model than {inputs['model']}.")
+    """Write the edit of a take; see the module."""
+    take, faces = _read(inputs["take"])
     recipe = recipes.from_json(take["recipe"])
-    faces = _draw(generator, latents)
     before, after = faces[0], faces[-1]
     factor = pictures.display_factor(*after.shape[:2])
-    (out / "frames").mkdir(parents=True, exist_ok=True)
-    for number, face in enumerate(faces, 1):
-        Image.fromarray(face).save(out / "frames" / f"{number:04d}.png")
+    shutil.copytree(inputs["take"] / "frames", out / "frames", dirs_exist_ok=True)
+    shutil.copyfile(inputs["take"] / "latents.npy", out / "latents.npy")
     Image.fromarray(after).save(out / "result.png")
     shown = pictures.before_after(before, after, factor)
     paste: dict[str, Any] | None = None
-    if found is not None:
+    if "inversion" in inputs:
+        source, transform = _drawing(inputs["inversion"], inputs["model"])
         keep = None if recipe.mask is None else recipe.mask.astype(np.float32) / 255
-        full, motion = carry_over(found.source, before, after, found.transform, keep)
+        full, motion = carry_over(source, before, after, transform, keep)
         Image.fromarray(full).save(out / "full.png")
         side = after.shape[1] * factor
-        shown = pictures.before_after(
-            crop(found.source, found.transform, side), crop(full, found.transform, side), 1
-        )
+        shown = pictures.before_after(crop(source, transform, side), crop(full, transform, side), 1)
         paste = {"from": "drawing", "explained_by_motion": round(motion.explained, 4)}
     Image.fromarray(shown).save(out / "before_after.png")
     recipes.write(recipe, out / "recipe.json")
@@ -119,21 +115,23 @@ def run(config: TakeConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     return metrics
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+def _read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """What `write` wrote, and the frames' pictures."""
     try:
         take = json.loads((folder / "take.json").read_text(encoding="utf-8"))
-        latents = np.load(folder / "latents.npy", allow_pickle=False)
-        whole = take["format"] == FORMAT and len(latents) == len(take["frames"]) >= 1
+        faces = [read_png(path) for path in sorted((folder / "frames").iterdir())]
+        whole = take["format"] == FORMAT and len(faces) == len(take["frames"]) >= 1
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"The take {folder} cannot be read ({error}).") from error
     if not whole:
         raise DataError(f"The take {folder} is not whole; save it again.")
-    return take, latents
+    return take, faces
 
 
-@torch.no_grad()
-def _draw(generator: Any, latents: np.ndarray) -> list[np.ndarray]:
-    return [to_uint8(picture_of(generator, torch.from_numpy(ws)[None]))[0] for ws in latents]
+def _drawing(inversion: Path, model: Path) -> tuple[np.ndarray, CropTransform]:
+    """The whole uploaded picture, and where the face lies in it."""
+    transform = transform_of(read_info(inversion, model), inversion)
+    return read_png(inversion / "source.png"), transform
 
 
 def _write_film(
@@ -141,20 +139,25 @@ def _write_film(
 ) -> None:
     stride = max(1, -(-len(faces) // MOST_FILM_FRAMES))
     numbers = sorted({*range(0, len(faces), stride), len(faces) - 1})
+    clean = [pictures.enlarge(faces[number], factor) for number in numbers]
     films = []
-    for number in numbers:
+    for number, face in zip(numbers, clean, strict=True):
         at = take["frames"][number]["positions"]
         markers = [
             Marker(
-                tuple(handle["from"]),
-                tuple(at.get(str(handle["id"]), handle["from"])),
-                tuple(handle["to"]),
+                *(
+                    (point[0] * factor, point[1] * factor)
+                    for point in (
+                        handle["from"],
+                        at.get(str(handle["id"]), handle["from"]),
+                        handle["to"],
+                    )
+                )
             )
             for handle in take["handles"]
         ]
-        films.append(pictures.draw_markers(faces[number], markers, factor))
-    video.write_mp4(out / "frames.mp4", [*films, *films[-1:] * rate], rate)
-    clean = [pictures.enlarge(faces[number], factor) for number in numbers]
+        films.append(pictures.draw_markers(face, markers, 1))
+    video.write_mp4(out / "frames.mp4", [*films, *films[-1:] * rate], rate, preset="veryfast")
     video.write_gif(out / "frames.gif", clean, rate)
     first, *rest = map(Image.fromarray, clean)
     first.save(

@@ -15,10 +15,13 @@ from typing import Any, BinaryIO
 from pipeline.console import complain
 from pipeline.edit import framing
 from pipeline.edit.framing import BadMessage, Header
-from pipeline.edit.studio import Makers, Studio
+from pipeline.edit.studio.desk import Desk
+from pipeline.edit.studio.makers import Makers
 from pipeline.errors import AnimedragError
 
 QUEUE = 64
+# A save that has begun may end after the page has gone; the server waits a little longer.
+SAVING_SECONDS = 20.0
 # These end the work at hand (an inversion) as soon as they come.
 ENDING = frozenset({"cancel", "seed", "upload", "model", "quit"})
 
@@ -44,6 +47,10 @@ class Inbox:
             self._waiting.put(message)
             if message is None:
                 return
+
+    def put(self, header: Header) -> None:
+        """Leave a message from within."""
+        self._waiting.put((header, b""))
 
     def take(self, wait: bool) -> _Message | bool:
         """The next message; None at the end; False where nothing waits."""
@@ -72,22 +79,26 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, makers: Makers, model: str, device:
     first = inbox.take(wait=True)
     if not isinstance(first, tuple) or first[0]["type"] != "open":
         return
-    studio = Studio(Path(first[0]["folder"]), makers, say, device)
-    _guarded(say, lambda: studio.open(str(first[0].get("model") or model)))
-    studio.tell()
+    desk = Desk(Path(first[0]["folder"]), makers, say, inbox.put, device)
+    _guarded(say, lambda: desk.open(str(first[0].get("model") or model)))
+    desk.tell()
     while True:
-        message = inbox.take(wait=not studio.running)
+        message = inbox.take(wait=False)
+        if message is False and not desk.running:
+            desk.save_session()  # here, so that many small moves are written once
+            message = inbox.take(wait=True)
         if message is None:
             break
         if not isinstance(message, tuple):
-            _guarded(say, studio.tick)
+            _guarded(say, desk.tick)
             continue
         header, body = message
         if header["type"] == "quit":
             break
-        if not _guarded(say, lambda h=header, b=body: studio.handle(h, b, inbox.ending)):
-            studio.tell()
-    studio.save_session()
+        if not _guarded(say, lambda h=header, b=body: desk.handle(h, b, inbox.ending)):
+            desk.tell()
+    desk.save_session()
+    desk.saver.wait(SAVING_SECONDS)
 
 
 def _guarded(say: Any, work: Any) -> bool:

@@ -42,7 +42,7 @@ function connect(session) {
   on("unsaid", () => notice(t("lost"), 0));
   on("error", (header) => { notice(header.message); });
   on("sample", (header, body) => addSample(header.seed, body));
-  on("phase", (header) => { const words = { finding: "looking", saving: "saving" }[header.phase]; notice(t(words), 0, false); $("save").disabled = header.phase === "saving"; });
+  on("phase", (header) => { if (header.phase === "finding") notice(t("looking"), 0, false); });
   on("preview", showPreview);
   on("frame", showFrame);
   on("full", showFull);
@@ -61,7 +61,8 @@ function showState(next) {
   const before = state;
   state = next;
   notice("", -1);
-  $("save").disabled = false;
+  $("save").disabled = state.saving; $("save").textContent = t(state.saving ? "saving" : "save");
+  if (before.saving && !state.saving && state.saved) say(t("saved", { r: state.saved.reference }));
   showMachine();
   if ([...$("model").options].some((option) => option.value === state.model)) $("model").value = state.model;
   if (state.phase === "empty") { show("start"); if (before.model !== state.model) gallery(firstSeed); return; }

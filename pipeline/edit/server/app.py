@@ -202,7 +202,7 @@ async def _converse(websocket: WebSocket, room: Room) -> None:
     async def inward() -> None:
         while True:
             header, body = framing.unpack(await websocket.receive_bytes())
-            if header["type"] not in ("open", "quit", "upload"):
+            if header["type"] not in ("open", "quit", "upload", "kept"):
                 await room.send(header, body)
 
     tasks = [asyncio.create_task(outward()), asyncio.create_task(inward())]

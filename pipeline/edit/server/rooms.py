@@ -25,6 +25,8 @@ from pipeline.errors import AnimedragError
 FRAMES_WAITING = 4
 # Everything else that may wait for one page; one that lets more pile up is let go.
 MOST_WAITING = 400
+# A worker that is asked to end may first end what it is saving.
+CLOSING_SECONDS = 25.0
 DROPPABLE = frozenset({"frame", "preview"})
 _ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 
@@ -109,7 +111,7 @@ class Room:
         """Let the worker save and end."""
         with contextlib.suppress(ConnectionError, TimeoutError):
             await self.send({"type": "quit"})
-            await asyncio.wait_for(self._process.wait(), 5)
+            await asyncio.wait_for(self._process.wait(), CLOSING_SECONDS)
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

@@ -1,0 +1,67 @@
+"""What is taken home of a session: its recipe, and the whole picture with the face pasted back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.edit import recipe as recipes
+from pipeline.edit import session as sessions
+from pipeline.edit.carry import carry_over
+from pipeline.edit.recipe import Move, Recipe
+from pipeline.edit.session import Engine, Session
+from pipeline.edit.session_machine import receive
+from pipeline.edit.studio.encoding import mask_bytes
+from pipeline.edit.studio.subject import Subject, draw
+from pipeline.errors import DataError
+
+STRATEGY = "draggan"
+
+
+def recipe_of(session: Session, engine: Engine) -> Recipe:
+    """The session's points and mask."""
+    mask = session.state.mask
+    return Recipe(
+        width=engine.model.width,
+        height=engine.model.height,
+        moves=tuple(Move(h.start, h.target) for h in session.state.handles),
+        mask=None if mask is None else mask_bytes(mask),
+        strategy=STRATEGY,
+    )
+
+
+def with_recipe(session: Session, data: Any, engine: Engine, device: torch.device) -> Session:
+    """The session with the points and mask of a recipe (parsed JSON) instead of its own."""
+    try:
+        recipe = recipes.from_json(data)
+    except DataError as error:
+        raise DataError(f"This recipe cannot be used: {error}.") from error
+    recipe = recipe.scaled_to(engine.model.width, engine.model.height)
+    gone: set[int] = set()
+    for handle in session.state.handles:
+        if handle.id not in gone:
+            gone |= {handle.id, session.partner(handle.id) or handle.id}
+            session, _ = receive(session, sessions.Remove(handle.id), engine)
+    for move in recipe.moves:
+        session, _ = receive(session, sessions.Add(move.start, move.target), engine)
+    mask = None
+    if recipe.mask is not None:
+        mask = torch.from_numpy(recipe.mask.astype(np.float32) / 255).to(device)
+    return receive(session, sessions.Mask(mask), engine)[0]
+
+
+def full_picture(session: Session, subject: Subject) -> np.ndarray | None:
+    """The uploaded picture with the edit carried out on its own pixels; None without one."""
+    if subject.source is None or subject.transform is None:
+        return None
+    mask = session.state.mask
+    full, _ = carry_over(
+        subject.source,
+        draw(subject.generator, session.frames[0].ws),
+        draw(subject.generator, session.frame.ws),
+        subject.transform,
+        None if mask is None else mask.cpu().numpy(),
+    )
+    return full

@@ -1,0 +1,35 @@
+"""What the studio needs from outside: somebody to speak to, and somebody who makes artifacts.
+
+The desk does not know the table of stages; `scripts/studio_worker.py` does, and hands in `Makers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.invert.subject import Watch
+
+Header = dict[str, Any]
+Say = Callable[[Header, bytes], None]
+# Whether the page has asked for something that ends the work at hand.
+Wanted = Callable[[], bool]
+
+
+class Makers(Protocol):
+    """What makes artifacts; each returns the folder of the finished one."""
+
+    def model(self, reference: str) -> Path: ...
+
+    def offers(self, reference: str) -> bool:
+        """Whether a page may ask for that model."""
+        ...
+
+    def invert(
+        self, model: str, picture: Path, crop: str, name: str, watch: Watch, stop: Wanted
+    ) -> Path: ...
+
+    def keep(self, model: str, inversion: Path | None, folder: Path, name: str) -> tuple[str, Path]:
+        """File a take as an edit: its reference and its folder."""
+        ...

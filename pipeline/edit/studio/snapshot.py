@@ -1,0 +1,37 @@
+"""All that a page needs to draw itself, but for the pictures."""
+
+from __future__ import annotations
+
+from pipeline.edit.session import Engine, Session
+from pipeline.edit.studio.makers import Header
+
+
+def of_session(session: Session, engine: Engine) -> Header:
+    """Where the drag, its points and its history stand."""
+    return {
+        "running": session.running,
+        "status": session.state.status.value,
+        "reason": session.reason,
+        "handles": handles(session),
+        "frame": session.frame.id,
+        "step": session.frame.step,
+        "timeline": session.timeline(),
+        "node": session.current,
+        "nodes": [
+            {"parent": node.parent, "label": node.label, "frame": node.frame}
+            for node in session.nodes
+        ],
+        "can_undo": session.can_undo,
+        "can_redo": session.can_redo,
+        "stop_px": engine.strategy.stop_distance_px(engine.model),
+    }
+
+
+def handles(session: Session) -> list[Header]:
+    """The points: where each was put, is, and is to go."""
+    return [
+        {"id": h.id, "start": h.start, "position": h.position, "target": h.target,
+         "distance": round(h.distance_px, 3), "confidence": round(h.confidence, 3),
+         "partner": session.partner(h.id)}
+        for h in session.state.handles
+    ]  # fmt: skip
