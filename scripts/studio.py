@@ -50,6 +50,20 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
     help="A session nobody looks at gives its place up after so long.",
 )
 @click.option(
+    "--keep-days",
+    default=30.0,
+    type=click.FloatRange(min=0),
+    show_default=True,
+    help="Sessions untouched for longer are deleted; edits that were saved stay.",
+)
+@click.option(
+    "--keep-gb",
+    default=5.0,
+    type=click.FloatRange(min=0),
+    show_default=True,
+    help="Beyond so much of all sessions together the longest untouched ones are deleted.",
+)
+@click.option(
     "--invert-steps",
     default=160,
     type=click.IntRange(1, 10_000),
@@ -69,6 +83,8 @@ def main(
     device: str,
     places: int,
     idle_minutes: float,
+    keep_days: float,
+    keep_gb: float,
     invert_steps: int,
     browser: bool,
 ) -> None:  # fmt: skip
@@ -77,6 +93,7 @@ def main(
     from pipeline.artifacts.store import Store
     from pipeline.edit.server.app import make_app
     from pipeline.edit.server.guard import LOOPBACK, Guard
+    from pipeline.edit.server.keeping import Keeping
     from pipeline.edit.server.rooms import Limits, Rooms
     from pipeline.edit.shipped import shipped_model
 
@@ -94,7 +111,8 @@ def main(
         *("--invert-steps", str(invert_steps)),
     ]
     limits = Limits(sessions=places, idle_seconds=idle_minutes * 60)
-    rooms = Rooms(sessions.resolve(), command, limits)
+    keeping = Keeping(keep_days, round(keep_gb * 10**9))
+    rooms = Rooms(sessions.resolve(), command, limits, keeping)
     hosts = (*LOOPBACK, *(name.lower() for name in names), *(() if local else _names(host)))
     app = Guard(make_app(rooms, artifacts, first), hosts, token or "")
     shown = host if local else _names(host)[0]

@@ -6,6 +6,7 @@ printed goes to standard error. Here the studio meets the table of stages and th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -62,6 +63,24 @@ class StageMakers:
 
         listed = (str(artifact) for artifact in Store(self.root).artifacts("model"))
         return reference == self.first or reference in listed
+
+    def model_of_digest(self, digest: str) -> str | None:
+        from pipeline.artifacts.store import Store
+        from pipeline.errors import ArtifactError
+        from pipeline.invert.inversion import model_digest
+
+        store = Store(self.root)
+        listed = [str(artifact) for artifact in reversed(store.artifacts("model"))]
+        for reference in (self.first, *listed):
+            with contextlib.suppress(ArtifactError):
+                if model_digest(store.find(reference).folder) == digest:
+                    return reference
+        return None
+
+    def import_model(self, path: Path, name: str, stop: Wanted) -> str:
+        from scripts.studio_import import import_bounded
+
+        return import_bounded(path, name, self.root, stop)
 
     def invert(
         self, model: str, picture: Path, crop: str, name: str, watch: Watch, stop: Wanted

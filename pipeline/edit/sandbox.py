@@ -1,7 +1,8 @@
-"""Decodes an uploaded picture in a process of its own, bounded in memory and time.
+"""Reads what was uploaded in a process of its own, bounded in memory, time and what it may write.
 
-Whatever a file does to a decoder it does to that process: it has no other file open, may open none
-for writing, and is ended when it takes too much. What comes back are plain pixels.
+Whatever a file does to a decoder it does to that process, which is ended when it takes too much.
+Here is how such a process is started and how it binds itself; what pictures become there, too. What
+session files become is in `session_archive`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -21,28 +23,64 @@ MAX_MEGAPIXELS = 40.0
 # than the rest.
 MEMORY_BYTES = 3 * 2**30
 SECONDS = 20
+# How such a process says that it was the file's fault; its last line is the reason.
+REFUSED = 3
+
+
+class TooSlow(Exception):
+    """It took longer than it may."""
+
+
+def run(
+    module: str, *arguments: str, stdin: IO[bytes] | None = None, seconds: float = SECONDS
+) -> bytes:
+    """What `python -m module arguments` printed.
+
+    DataError with the reason where the process refused the file or could not cope with it; TooSlow.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+            env={"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    except subprocess.TimeoutExpired:
+        raise TooSlow from None
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise DataError(lines[-1] if done.returncode == REFUSED and lines else "it cannot be read")
+    return done.stdout
+
+
+def bind(seconds: int = SECONDS, memory: int = MEMORY_BYTES, written: int = 0) -> None:
+    """Called in such a process, after its imports: from here on no more than that.
+
+    Args:
+        seconds: of processor time.
+        memory: bytes of address space.
+        written: bytes of the largest file that it may write.
+    """
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))
 
 
 def decode_upload(path: Path) -> np.ndarray:
     """H x W x 3 uint8, upright; DataError with the reason where the file is no usable picture."""
     try:
         with path.open("rb") as stream:
-            done = subprocess.run(
-                [sys.executable, "-m", "pipeline.edit.sandbox"],
-                stdin=stream,
-                capture_output=True,
-                timeout=SECONDS,
-                check=False,
-                env={"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-            )
-    except subprocess.TimeoutExpired:
+            data = run("pipeline.edit.sandbox", stdin=stream)
+    except TooSlow:
         raise DataError("The picture takes too long to read; save it as a plain PNG.") from None
-    if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        told = lines[-1] if done.returncode == 3 and lines else "its file cannot be read"
-        raise DataError(f"This picture cannot be used: {told}. Give a PNG, JPEG or WebP file.")
-    height, width = struct.unpack_from(">II", done.stdout)
-    pixels = np.frombuffer(done.stdout, np.uint8, offset=8)
+    except DataError as error:
+        raise DataError(
+            f"This picture cannot be used: {error}. Give a PNG, JPEG or WebP file."
+        ) from None
+    height, width = struct.unpack_from(">II", data)
+    pixels = np.frombuffer(data, np.uint8, offset=8)
     if pixels.size != height * width * 3:
         raise DataError("This picture cannot be used: it was cut short. Give it again.")
     return pixels.reshape(height, width, 3).copy()
@@ -50,17 +88,14 @@ def decode_upload(path: Path) -> np.ndarray:
 
 def _main() -> None:
     data = sys.stdin.buffer.read()
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     from pipeline.data.pictures import PictureLimits, Rejected, decode
 
-    # After the imports, which need files and threads.
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    bind()
     try:
         pixels = decode(data, PictureLimits(max_megapixels=MAX_MEGAPIXELS))
     except Rejected as reason:
         print(reason, file=sys.stderr)
-        sys.exit(3)
+        sys.exit(REFUSED)
     sys.stdout.buffer.write(struct.pack(">II", *pixels.shape[:2]) + pixels.tobytes())
 
 

@@ -61,6 +61,7 @@ class SessionFile:
                 raise DataError(f"its format is {data['format']}")
             frames = tuple(self._frame(item, device) for item in data["frames"])
             nodes = tuple(self._node(item, device) for item in data["nodes"])
+            _check_numbers(data, frames, nodes)
         except Exception as error:  # whatever a damaged file gives
             raise DataError(f"The session in {self.folder.name} is damaged ({error}).") from error
         self._frames = len(frames)
@@ -86,6 +87,23 @@ class SessionFile:
 
     def _node_path(self, node: int) -> Path:
         return self.folder / "nodes" / f"{node:05d}.safetensors"
+
+
+def _check_numbers(
+    data: dict[str, Any], frames: tuple[Frame, ...], nodes: tuple[Node, ...]
+) -> None:
+    """ValueError unless everything that is named by number is there, parents before children."""
+    named = {data["current"], *map(int, data["visited"]), *data["visited"].values()}
+    for number, frame in enumerate(frames):
+        if frame.id != number or not (frame.parent is None or 0 <= frame.parent < number):
+            raise ValueError(f"frame {number} is not where it should be")
+    for number, node in enumerate(nodes):
+        if node.id != number or not (node.parent is None or 0 <= node.parent < number):
+            raise ValueError(f"node {number} is not where it should be")
+        if not {node.frame, node.tip} <= set(range(len(frames))):
+            raise ValueError(f"node {number} shows a frame that is not there")
+    if not named <= set(range(len(nodes))):
+        raise ValueError("it names a node that is not there")
 
 
 def _to_json(session: Session) -> dict[str, Any]:

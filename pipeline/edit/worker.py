@@ -85,7 +85,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, makers: Makers, model: str, device:
     while True:
         message = inbox.take(wait=False)
         if message is False and not desk.running:
-            desk.save_session()  # here, so that many small moves are written once
+            _guarded(say, desk.idle)  # so that many small moves are written once
             message = inbox.take(wait=True)
         if message is None:
             break

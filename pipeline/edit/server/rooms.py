@@ -17,8 +17,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.console import say
 from pipeline.edit import framing
 from pipeline.edit.framing import Header
+from pipeline.edit.server.keeping import Keeping, outdated
 from pipeline.errors import AnimedragError
 
 # Frames that wait for one page; older ones are dropped.
@@ -44,7 +46,9 @@ class Limits:
     """What one server gives away."""
 
     sessions: int = 8  # worker processes at once
-    upload_bytes: int = 25_000_000
+    upload_bytes: int = 25_000_000  # of a picture
+    model_bytes: int = 1_500_000_000
+    session_bytes: int = 500_000_000
     idle_seconds: float = 1200.0  # without a page, then the worker ends; the session stays
 
 
@@ -134,8 +138,10 @@ async def send(
 class Rooms:
     """All sessions below one folder."""
 
-    def __init__(self, folder: Path, command: list[str], limits: Limits) -> None:
-        self.folder, self.limits = folder, limits
+    def __init__(
+        self, folder: Path, command: list[str], limits: Limits, keeping: Keeping | None = None
+    ) -> None:
+        self.folder, self.limits, self.keeping = folder, limits, keeping or Keeping()
         self._command = command
         self._open: dict[str, Room] = {}
         self._spare: asyncio.subprocess.Process | None = None
@@ -198,6 +204,16 @@ class Rooms:
         if room is not None:
             await room.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+    async def forget_outdated(self) -> None:
+        """Delete sessions that have lain too long, or are too many; see `keeping`."""
+        gone = await asyncio.to_thread(outdated, self.folder, set(self._open), self.keeping)
+        for folder in gone:
+            async with self._lock:  # nobody enters it meanwhile
+                if folder.name not in self._open:
+                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        if gone:
+            say(f"studio: {len(gone)} old sessions deleted (--keep-days, --keep-gb).")
 
     async def end_idle(self) -> None:
         """End the workers of sessions that nobody looks at any more."""

@@ -9,40 +9,49 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pipeline import files
+from pipeline.edit import recipe as recipes
 from pipeline.edit import session as sessions
-from pipeline.edit import take
 from pipeline.edit.drag import Limits
 from pipeline.edit.generator import choose_layer, drag_model, free_rows
-from pipeline.edit.sandbox import decode_upload
 from pipeline.edit.session import Engine, Session
 from pipeline.edit.session_file import SessionFile, frame_picture
 from pipeline.edit.session_machine import receive
 from pipeline.edit.strategies import build_strategy
-from pipeline.edit.studio import encoding, face_places, home, reading, snapshot, subject
+from pipeline.edit.studio import (
+    drawings,
+    encoding,
+    home,
+    reading,
+    snapshot,
+    subject,
+    taking,
+    transfers,
+)
 from pipeline.edit.studio.makers import Header, Makers, Say, Wanted
 from pipeline.edit.studio.saver import Saver
+from pipeline.edit.studio.speed import expected_step_seconds
 from pipeline.edit.studio.subject import Subject
-from pipeline.errors import AnimedragError, DataError, Interrupted
+from pipeline.errors import DataError
 from pipeline.models import checkpoint
 from torch_utils.device import choose_device
-from torch_utils.pixels import to_uint8
 
 ROWS = 6
-PREVIEW_SECONDS = 0.4
 SAVE_EVERY_FRAMES = 10
+
+
+def device_name(device: torch.device) -> str:
+    """What a GPU calls itself; "" for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 class Desk:
@@ -71,8 +80,9 @@ class Desk:
         self.phase = "empty"  # empty | faces | inverting | ready
         self.faces: list[Header] = []
         self.saved: Header | None = None
+        self.carried: Header | None = None  # a recipe for the next face that is taken
         self.step_seconds = 0.0
-        self._picture: np.ndarray | None = None
+        self.picture_size = (0, 0)  # of the drawing whose faces are shown
         self._mask: tuple[Tensor | None, str | None] = (None, None)
         self._unsaved = 0
 
@@ -81,18 +91,20 @@ class Desk:
     def open(self, model: str) -> None:
         """What this folder holds from before, else an empty session with that model."""
         about = self._read_about()
-        self._load_model(about.get("model", model))
+        self.carried = about.get("carried")
+        self.load_model(about.get("model", model))
         if "subject" in about:
-            self._reopen(about)
+            self.reopen(about)
         elif (self.folder / "upload").is_file():
-            self._find_faces()
+            drawings.find_faces(self)
 
-    def _reopen(self, about: Header) -> None:
+    def reopen(self, about: Header) -> None:
+        """Go on with what `about` names and the folder holds."""
         kept = about["subject"]
         if kept["kind"] == "seed":
             self.subject = subject.of_seed(self.generator, kept["seed"], self.device)
         else:
-            self.subject = self._drawing(Path(kept["inversion"]))
+            self.subject = drawings.of_inversion(self, Path(kept["inversion"]))
         self.saved = about.get("saved")
         self._make_engine()
         self._begin(self.file.read(str(self.device)))
@@ -104,15 +116,19 @@ class Desk:
             return {}
         return about
 
-    def _write_about(self) -> None:
+    def write_about(self) -> None:
+        """Put on disk what the session is of."""
         about: Header = {"model": self.model_reference}
         if self.subject is not None:
             about["subject"] = self.subject.about
         if self.saved is not None:
             about["saved"] = self.saved
+        if self.carried is not None:
+            about["carried"] = self.carried
         files.put_text(self.folder / "about.json", json.dumps(about) + "\n")
 
-    def _load_model(self, reference: str) -> None:
+    def load_model(self, reference: str) -> None:
+        """Draw with that model from now on."""
         if reference == self.model_reference:
             return
         folder = self.makers.model(reference)
@@ -153,43 +169,55 @@ class Desk:
                 reference = reading.text(header, "model")
                 if not self.makers.offers(reference):  # what a page sends never becomes a path
                     raise DataError(f"There is no model {reference!r} here; choose one listed.")
-                self._load_model(reference)
-                self._leave()
-                self._write_about()
+                self.change_model(reference)
+            case "import":
+                transfers.import_model(self, reading.text(header, "name"), wanted)
+            case "reopen":
+                transfers.reopen(self)
+            case "replay":
+                transfers.replay(self)
+            case "pack":
+                transfers.pack(self)
+                return
+            case "carry":
+                session, engine = self.ready()
+                carried = recipes.to_json(home.recipe_of(session, engine))
+                self.leave()
+                self.carried = carried
+                self.write_about()
+            case "drop":
+                self.carried = None
+                self.write_about()
             case "gallery":
                 self._gallery(reading.whole(header, "first"), reading.whole(header, "count", 24))
                 return
             case "seed":
                 found = subject.of_seed(self.generator, reading.whole(header, "seed"), self.device)
-                self._leave()
-                self.subject = found
-                self._fresh()
+                self.leave()
+                self.begin_with(found)
             case "upload":
-                self._find_faces()
+                drawings.find_faces(self)
             case "face":
-                self._invert(header, wanted)
+                drawings.invert(self, header, wanted)
             case "cancel":
-                self._leave()
+                self.leave()
             case "full":
-                self._show_full()
+                taking.show_full(self)
                 return
             case "save":
-                self._save(reading.text(header, "name"))
+                taking.save(self, reading.text(header, "name"))
             case "kept":
-                self._kept()
+                taking.kept(self)
             case "recipe":
-                session, engine = self._ready()
-                recipe = header.get("recipe")
-                self.session = home.with_recipe(session, recipe, engine, self.device)
-                self._unsaved += 1
+                self.use_recipe(header.get("recipe"))
             case _:
-                session, engine = self._ready()
+                session, engine = self.ready()
                 message = reading.edit_message(header, body, engine, self.device)
                 self._receive(session, message, engine)
                 self._unsaved += 1
         self.tell()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Put away what was edited; the files of an earlier session go."""
         self.session = self.subject = self.engine = self.saved = None
         self.phase, self.faces = "empty", []
@@ -199,10 +227,27 @@ class Desk:
         (self.folder / "session.json").unlink(missing_ok=True)
         self.file = SessionFile(self.folder)
 
-    def _fresh(self) -> None:
-        self._write_about()
+    def change_model(self, reference: str) -> None:
+        """Put away what is edited and begin with another model."""
+        self.load_model(reference)
+        self.leave()
+        self.write_about()
+
+    def use_recipe(self, data: Any) -> None:
+        """Take the points and the mask of a recipe (parsed JSON) instead of the present ones."""
+        session, engine = self.ready()
+        self.session = home.with_recipe(session, data, engine, self.device)
+        self._unsaved += 1
+
+    def begin_with(self, found: Subject) -> None:
+        """Edit that from now on."""
+        self.subject = found
         self._make_engine()
         self._begin(None)
+        if self.carried is not None:  # the same again, on another picture
+            carried, self.carried = self.carried, None
+            self.use_recipe(carried)
+        self.write_about()
         assert self.session is not None
         self._say_frame(self.session.frame, None)
 
@@ -212,58 +257,6 @@ class Desk:
             picture = encoding.png(subject.draw(self.generator, ws))
             self.say({"type": "sample", "seed": seed}, picture)
 
-    # --- a drawing ---
-
-    def _find_faces(self) -> None:
-        self.say({"type": "phase", "phase": "finding"}, b"")
-        picture = decode_upload(self.folder / "upload")
-        self._leave()
-        self._picture = picture
-        self.faces = face_places.find(picture, self.makers.model(self.model_reference))
-        self.phase = "faces"
-        # Upright and plain, so that the page shows the same pixels that the boxes speak of.
-        Image.fromarray(picture).save(self.folder / "upload.png")
-
-    def _invert(self, header: Header, wanted: Wanted) -> None:
-        if not (self.folder / "upload.png").is_file():
-            raise DataError("There is no picture yet; drop one first.")
-        numbers = [reading.number(header, key) for key in ("x", "y", "width")]
-        roll = reading.number(header, "roll") if "roll" in header else 0.0
-        crop = ",".join(f"{value:.3f}" for value in [*numbers, roll])
-        self.phase = "inverting"
-        self.tell()
-        try:
-            inversion = self.makers.invert(
-                self.model_reference, self.folder / "upload.png", crop, "studio",
-                self._preview(), wanted,
-            )  # fmt: skip
-        except Interrupted:
-            self.phase = "faces"
-            return
-        except AnimedragError:
-            self.phase = "faces"
-            raise
-        self.subject = self._drawing(inversion)
-        self._fresh()
-
-    def _preview(self) -> Callable[[str, int, int, Callable[[], Tensor]], None]:
-        began, shown = time.monotonic(), 0.0
-
-        def watch(phase: str, step: int, steps: int, picture: Callable[[], Tensor]) -> None:
-            nonlocal shown
-            now = time.monotonic()
-            if now - shown < PREVIEW_SECONDS:
-                return
-            shown = now
-            head = {"type": "preview", "phase": phase, "step": step, "steps": steps,
-                    "seconds": round(now - began, 1)}  # fmt: skip
-            self.say(head, encoding.png(to_uint8(picture())[0]))
-
-        return watch
-
-    def _drawing(self, inversion: Path) -> Subject:
-        return subject.of_drawing(inversion, self.makers.model(self.model_reference), self.device)
-
     # --- the drag ---
 
     @property
@@ -272,13 +265,11 @@ class Desk:
 
     def tick(self) -> None:
         """One step of the drag, if it is running."""
-        session, engine = self._ready()
+        session, engine = self.ready()
         began = time.perf_counter()
         self._receive(session, sessions.Tick(), engine)
         seconds = time.perf_counter() - began
-        self.step_seconds = seconds if not self.step_seconds else (
-            0.8 * self.step_seconds + 0.2 * seconds
-        )  # fmt: skip
+        self.step_seconds += (1.0 if not self.step_seconds else 0.2) * (seconds - self.step_seconds)
         self._unsaved += 1
         if self._unsaved >= SAVE_EVERY_FRAMES:
             self.save_session()
@@ -310,7 +301,7 @@ class Desk:
             head["loss"] = loss
         self.say(head, data)
 
-    def _ready(self) -> tuple[Session, Engine]:
+    def ready(self) -> tuple[Session, Engine]:
         if self.session is None or self.engine is None:
             raise DataError("There is no face to edit yet; pick a sample or drop a picture.")
         return self.session, self.engine
@@ -321,38 +312,17 @@ class Desk:
             self.file.write(self.session)
         self._unsaved = 0
 
-    # --- taking home ---
-
-    def _show_full(self) -> None:
-        session, _ = self._ready()
-        assert self.subject is not None
-        full = home.full_picture(session, self.subject)
-        if full is not None:
-            self.say({"type": "full", "frame": session.frame.id}, encoding.webp(full))
-
-    def _save(self, name: str) -> None:
-        session, engine = self._ready()
-        assert self.subject is not None
-        if self.saver.busy:
-            raise DataError("Something is being saved already; wait until it is.")
-        about = {key: value for key, value in self.subject.about.items() if key != "inversion"}
-        folder = self.folder / "take"
-        shutil.rmtree(folder, ignore_errors=True)
-        take.write(session, home.recipe_of(session, engine), about, self._frame_png, folder)
-        keep = partial(self.makers.keep, self.model_reference, self.subject.inversion, folder, name)
-        self.saver.start(keep, session.frame.id)
-
-    def _kept(self) -> None:
-        """A save has ended."""
-        result = self.saver.take()
-        if result is None:
-            return
-        if result.failed:
-            raise DataError(result.failed)
-        if self.session is not None and result.frame < len(self.session.frames):
-            self.saved = {"reference": result.reference, "folder": str(result.folder),
-                          "frame": result.frame}  # fmt: skip
-            self._write_about()
+    def idle(self) -> None:
+        """Nobody waits for anything: time to write, and to see how fast a drag will be."""
+        self.save_session()
+        if self.session is not None and self.engine is not None and not self.step_seconds:
+            self.step_seconds = expected_step_seconds(
+                self.session.frame.ws,
+                self._rows,
+                self.engine,
+                lambda ws: encoding.png(self._draw(ws)),
+            )
+            self.tell()
 
     # --- telling ---
 
@@ -372,18 +342,20 @@ class Desk:
             "width": width,
             "height": height,
             "device": self.device.type,
+            "device_name": device_name(self.device),
             "threads": torch.get_num_threads(),
             "step_seconds": round(self.step_seconds, 4),
             "kind": about.get("kind"),
             "seed": about.get("seed"),
             "faces": self.faces,
+            "carried": 0 if self.carried is None else len(self.carried["handles"]),
             "saving": self.saver.busy,
             "saved": None if self.saved is None else {
                 key: self.saved[key] for key in ("reference", "frame")
             },
         }  # fmt: skip
-        if self.phase == "faces" and self._picture is not None:
-            head["picture"] = [self._picture.shape[1], self._picture.shape[0]]
+        if self.phase == "faces":
+            head["picture"] = self.picture_size
         if self.session is not None and self.engine is not None:
             head |= snapshot.of_session(self.session, self.engine)
             head["mask"] = self._mask_text(self.session.state.mask)
@@ -395,7 +367,8 @@ class Desk:
             self._mask = mask, encoding.mask_text(mask)
         return self._mask[1]
 
-    def _frame_png(self, frame: sessions.Frame) -> bytes:
+    def frame_png(self, frame: sessions.Frame) -> bytes:
+        """The picture of a frame, a PNG file."""
         path = frame_picture(self.folder, frame.id)
         return path.read_bytes() if path.is_file() else encoding.png(self._draw(frame.ws))
 

@@ -30,6 +30,14 @@ class Makers(Protocol):
         self, model: str, picture: Path, crop: str, name: str, watch: Watch, stop: Wanted
     ) -> Path: ...
 
+    def model_of_digest(self, digest: str) -> str | None:
+        """Which offered model has that digest (see `inversion.model_digest`)."""
+        ...
+
+    def import_model(self, path: Path, name: str, stop: Wanted) -> str:
+        """Make a model of a network pickle, in a bounded process: its reference."""
+        ...
+
     def keep(self, model: str, inversion: Path | None, folder: Path, name: str) -> tuple[str, Path]:
         """File a take as an edit: its reference and its folder."""
         ...

@@ -1,0 +1,126 @@
+"""What goes into a session and comes out of it over HTTP: pictures, models, sessions, edits.
+
+No name that a client sends becomes a path: what comes is called as this module says, and what can
+be taken home is a closed table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, Response
+
+from pipeline.edit.server.rooms import Refused, Rooms
+from pipeline.edit.session_file import frame_picture
+
+# As pipeline.edit.studio.transfers knows them.
+PACKED, BROUGHT, BROUGHT_MODELS = "session.animedrag", "brought.animedrag", "brought"
+# What can be taken home: word in the address -> file of the edit.
+KEPT = {
+    "face.png": "result.png",
+    "picture.png": "full.png",
+    "before-after.png": "before_after.png",
+    "film.mp4": "frames.mp4",
+    "film.gif": "frames.gif",
+    "film.webp": "frames.webp",
+    "recipe.json": "recipe.json",
+}
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+def transfers(rooms: Rooms) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/api/sessions/{id}")
+    limits = rooms.limits
+
+    @router.put("/picture", status_code=202, tags=["pictures"])
+    async def upload(id: str, request: Request) -> dict[str, str]:
+        """The drawing (body: an image file). Faces in it come over the socket."""
+        folder = rooms.path(id)
+        await _receive(request, folder / "upload", limits.upload_bytes, "picture")
+        await (await rooms.enter(id)).send({"type": "upload"})
+        return {"id": id}
+
+    @router.get("/picture", response_class=FileResponse, tags=["pictures"])
+    def picture(id: str) -> Response:
+        """The drawing as a PNG, upright."""
+        return _file(rooms.path(id) / "upload.png")
+
+    @router.get("/frames/{frame}", response_class=FileResponse, tags=["pictures"])
+    def frame(id: str, frame: int) -> Response:
+        """The picture of a frame, a PNG of the model's size."""
+        path = frame_picture(rooms.path(id), frame) if 0 <= frame < 10**6 else None
+        return _file(path, "private, max-age=86400, immutable")
+
+    @router.put("/model", status_code=202, tags=["models"])
+    async def bring_model(id: str, name: str, request: Request) -> dict[str, str]:
+        """A network pickle (body: a .pkl or .pt file) to be imported as `model/NAME`.
+
+        It is read in a process bounded in memory and time that runs no code of it; `imported`, or
+        `error`, comes over the socket.
+        """
+        if not _MODEL_NAME.fullmatch(name):
+            raise Refused("A model's name has letters, digits, dots, dashes; at most 64.", 400)
+        folder = rooms.path(id) / BROUGHT_MODELS
+        folder.mkdir(exist_ok=True)
+        await _receive(request, folder / f"{name}.pkl", limits.model_bytes, "model")
+        await (await rooms.enter(id)).send({"type": "import", "name": name})
+        return {"id": id}
+
+    @router.put("/file", status_code=202, tags=["sessions"])
+    async def bring_session(id: str, request: Request, replay: bool = False) -> dict[str, str]:
+        """A session file (body), to go on with; `replay`: only its points and mask are taken."""
+        await _receive(request, rooms.path(id) / BROUGHT, limits.session_bytes, "session file")
+        kind = "replay" if replay else "reopen"
+        await (await rooms.enter(id)).send({"type": kind})
+        return {"id": id}
+
+    @router.get("/file", response_class=FileResponse, tags=["sessions"])
+    def take_session(id: str) -> Response:
+        """The session as one file, as the last `pack` over the socket wrote it."""
+        return _file(rooms.path(id) / PACKED, "no-store", "session.animedrag")
+
+    @router.get("/kept/{file}", response_class=FileResponse, tags=["edits"])
+    def kept(id: str, file: str) -> Response:
+        """What the last save made: face.png, picture.png, film.mp4, ..."""
+        folder = rooms.path(id)
+        try:
+            about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+            edit = Path(about["saved"]["folder"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise Refused("Nothing has been saved yet.", 404) from None
+        name = KEPT.get(file)
+        return _file(None if name is None else edit / name, "no-store", f"animedrag-{file}")
+
+    return router
+
+
+async def _receive(request: Request, path: Path, most: int, what: str) -> None:
+    """The body, written aside; Refused as soon as it is larger than `most`."""
+    aside = path.with_name(f"{path.name}.part")
+    too_large = Refused(f"The {what} is larger than {most // 10**6} MB; use a smaller one.", 413)
+    told = request.headers.get("content-length", "")
+    if told.isascii() and told.isdigit() and int(told) > most:
+        raise too_large
+    size = 0
+    try:
+        with aside.open("wb") as stream:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise too_large
+                stream.write(chunk)
+        if not size:
+            raise Refused(f"The {what} is empty.", 400)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _file(path: Path | None, cache: str = "no-store", name: str | None = None) -> Response:
+    if path is None or not path.is_file():
+        raise Refused("There is no such file.", 404)
+    return FileResponse(path, headers={"cache-control": cache}, filename=name)

@@ -1,0 +1,50 @@
+"""What an artist takes home: the picture as a whole, and an edit filed with its lineage."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pipeline.edit import take
+from pipeline.edit.studio import encoding, home
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from pipeline.edit.studio.desk import Desk
+
+
+def show_full(desk: Desk) -> None:
+    """Say the uploaded picture with the face shown in its place."""
+    session, _ = desk.ready()
+    assert desk.subject is not None
+    full = home.full_picture(session, desk.subject)
+    if full is not None:
+        desk.say({"type": "full", "frame": session.frame.id}, encoding.webp(full))
+
+
+def save(desk: Desk, name: str) -> None:
+    """Begin to file the way to the frame shown as an edit; `kept` ends it."""
+    session, engine = desk.ready()
+    assert desk.subject is not None
+    if desk.saver.busy:
+        raise DataError("Something is being saved already; wait until it is.")
+    about = {key: value for key, value in desk.subject.about.items() if key != "inversion"}
+    folder = desk.folder / "take"
+    shutil.rmtree(folder, ignore_errors=True)
+    take.write(session, home.recipe_of(session, engine), about, desk.frame_png, folder)
+    keep = partial(desk.makers.keep, desk.model_reference, desk.subject.inversion, folder, name)
+    desk.saver.start(keep, session.frame.id)
+
+
+def kept(desk: Desk) -> None:
+    """A save has ended: remember where the edit lies. DataError where it failed."""
+    result = desk.saver.take()
+    if result is None:
+        return
+    if result.failed:
+        raise DataError(result.failed)
+    if desk.session is not None and result.frame < len(desk.session.frames):
+        desk.saved = {"reference": result.reference, "folder": str(result.folder),
+                      "frame": result.frame}  # fmt: skip
+        desk.write_about()
