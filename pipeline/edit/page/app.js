@@ -1,35 +1,37 @@
 // The studio's page: what the session says is shown, what the artist does is said.
 import { Connection, ask } from "./connection.js";
 import { Faces } from "./faces.js";
+import { showHistory } from "./history.js";
+import { Start } from "./start.js";
 import { drawCurve, showPoints, showSaved } from "./panel.js";
 import { chooseLanguage, fillLanguages, t } from "./texts.js";
 import { View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const SCREENS = ["start", "faces", "finding", "work"];
-const GALLERY = 12, KEPT_FRAMES = 400, RECENT = 6;
+const KEPT_FRAMES = 400;
 
 const view = new View($("canvas"));
 const faces = new Faces();
-let connection, state = {}, firstSeed = 0, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", scrubbing = false;
+let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", scrubbing = false;
 const frames = new Map(), distances = new Map();
+const start = new Start({ get connection() { return connection; }, get machine() { return machine; }, notice });
 
 // --- beginning ---
 
 chooseLanguage();
 fillLanguages($("language"));
 setTheme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
-showWaiting();
 begin().catch((error) => notice(error.message));
 
 async function begin() {
   [machine] = await Promise.all([ask("GET", "/api/machine"), fillModels()]);
   let session = new URLSearchParams(location.hash.slice(1)).get("s");
   if (session) {
-    try { await ask("GET", `/api/sessions/${encodeURIComponent(session)}`); } catch { notice(t("gone")); forget(session); session = null; }
+    try { await ask("GET", `/api/sessions/${encodeURIComponent(session)}`); } catch { notice(t("gone")); start.forget(session); session = null; }
   }
   if (!session) { session = (await ask("POST", "/api/sessions")).id; history.replaceState(null, "", "/"); }
-  showRecent();
+  start.showRecent();
   connect(session);
 }
 
@@ -41,8 +43,10 @@ function connect(session) {
   on("gone", () => { location.hash = ""; location.reload(); });
   on("unsaid", () => notice(t("lost"), 0));
   on("error", (header) => { notice(header.message); });
-  on("sample", (header, body) => addSample(header.seed, body));
-  on("phase", (header) => { if (header.phase === "finding") notice(t("looking"), 0, false); });
+  on("sample", (header, body) => start.addSample(header.seed, body));
+  on("phase", (header) => { notice(t({ finding: "looking", importing: "bringing_model" }[header.phase]), 0, false); });
+  on("imported", async () => { await fillModels(); $("model").value = state.model; });
+  on("packed", () => download(connection.path("file"), "session.animedrag"));
   on("preview", showPreview);
   on("frame", showFrame);
   on("full", showFull);
@@ -65,8 +69,9 @@ function showState(next) {
   if (before.saving && !state.saving && state.saved) say(t("saved", { r: state.saved.reference }));
   showMachine();
   if ([...$("model").options].some((option) => option.value === state.model)) $("model").value = state.model;
-  if (state.phase === "empty") { show("start"); if (before.model !== state.model) gallery(firstSeed); return; }
-  remember();
+  start.showCarried(state.carried);
+  if (state.phase === "empty") { show("start"); if (before.model !== state.model || $("gallery").hasAttribute("aria-busy")) start.gallery(); return; }
+  start.remember(connection.session);
   if (state.phase === "faces") { showFaces(); return; }
   if (state.phase === "inverting") { showFinding(); return; }
   if (before.seed !== state.seed || before.phase !== "ready") { frames.clear(); distances.clear(); picture = null; setMode("face"); }
@@ -84,6 +89,7 @@ function showState(next) {
   if (state.reason) notice(state.reason, 6000);
   show("work");
   showHint(); refreshPoints(); showTimeline();
+  showHistory(state.nodes, state.node, (frame) => connection.path(`frames/${frame}`), (node) => connection.say("go", { node }));
   need(state.frame);
   if (mode === "picture" && !state.running) connection.say("full");
 }
@@ -97,7 +103,7 @@ function show(screen) {
 }
 
 function showMachine() {
-  const words = [t(`machine_${state.device}`, { n: machine.processors })];
+  const words = [t(`machine_${state.device}`, { n: machine.processors, g: state.device_name })];
   if (state.step_seconds) words.push(t("speed", { s: (1 / state.step_seconds).toFixed(state.step_seconds > 0.2 ? 1 : 0) }));
   $("machine").textContent = words.join(" · ");
 }
@@ -164,7 +170,13 @@ async function need(frame) {
   view.image = image;
   if (mode === "face") view.before = first;
   view.draw();
-  thumbnail(image);
+  start.thumbnail(connection.session, image);
+}
+
+function download(address, name) {
+  const link = document.createElement("a");
+  link.href = address; link.download = name;
+  link.click();
 }
 
 async function bitmap(address) {
@@ -226,77 +238,7 @@ function say(text) { $("status").textContent = text; }
 
 // --- the start ---
 
-function showWaiting() {
-  $("gallery").replaceChildren(...Array.from({ length: GALLERY }, () => { const item = document.createElement("li"); item.className = "waiting"; return item; }));
-}
-
-function gallery(first) {
-  firstSeed = first;
-  showWaiting();
-  $("gallery").setAttribute("aria-busy", "true");
-  connection.say("gallery", { first, count: GALLERY });
-}
-
-function tile(source, words, action) {
-  const button = document.createElement("button"), image = new Image();
-  button.type = "button"; image.alt = ""; image.src = source;
-  button.setAttribute("aria-label", words);
-  button.append(image);
-  button.addEventListener("click", action);
-  return button;
-}
-
-function addSample(seed, body) {
-  const item = $("gallery").children[seed - firstSeed];
-  if (!item) return;
-  item.className = "";
-  const address = URL.createObjectURL(new Blob([body], { type: "image/png" }));
-  item.replaceChildren(tile(address, t("sample", { n: seed }), () => connection.say("seed", { seed })));
-  if (seed === firstSeed + GALLERY - 1) $("gallery").removeAttribute("aria-busy");
-}
-
-function recent() { try { return JSON.parse(localStorage.getItem("sessions")) ?? []; } catch { return []; } }
-function forget(id) { localStorage.setItem("sessions", JSON.stringify(recent().filter((one) => one.id !== id))); }
-
-function remember(thumb) {
-  const list = recent(), known = list.find((one) => one.id === connection.session);
-  const entry = { id: connection.session, when: Date.now(), thumb: thumb ?? known?.thumb ?? "" };
-  localStorage.setItem("sessions", JSON.stringify([entry, ...list.filter((one) => one.id !== entry.id)].slice(0, RECENT)));
-  history.replaceState(null, "", `#s=${connection.session}`);
-}
-
-function thumbnail(image) {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 128;
-  canvas.getContext("2d").drawImage(image, 0, 0, 128, 128);
-  remember(canvas.toDataURL("image/jpeg", 0.8));
-}
-
-function showRecent() {
-  const list = recent().filter((one) => one.thumb);
-  $("continue").hidden = !list.length;
-  $("recent").replaceChildren(...list.map((one) => {
-    const item = document.createElement("li");
-    item.append(tile(one.thumb, `${t("continue")}: ${new Date(one.when).toLocaleString()}`, () => { location.hash = `s=${one.id}`; location.reload(); }));
-    return item;
-  }));
-}
-
-async function upload(file) {
-  if (!file) return;
-  if (file.size > machine.upload_bytes) { notice(`${file.name}: > ${Math.round(machine.upload_bytes / 1e6)} MB`); return; }
-  notice(t("looking"), 0, false);
-  try { await ask("PUT", connection.path("picture"), file); } catch (error) { notice(error.message); }
-}
-
-$("file").addEventListener("change", (event) => { upload(event.target.files[0]); event.target.value = ""; });
-document.addEventListener("paste", (event) => upload([...event.clipboardData.files].find((file) => file.type.startsWith("image/"))));
-document.addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
-document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
-document.addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); upload(event.dataTransfer.files[0]); });
-$("more").addEventListener("click", () => gallery(firstSeed + GALLERY));
-$("seed").addEventListener("change", (event) => { if (event.target.value !== "" && event.target.checkValidity()) connection.say("seed", { seed: Number(event.target.value) }); });
-$("model").addEventListener("change", (event) => { showWaiting(); state = {}; connection.say("model", { model: event.target.value }); });
+$("model").addEventListener("change", (event) => { start.showWaiting(); state = {}; connection.say("model", { model: event.target.value }); });
 faces.addEventListener("take", ({ detail }) => connection.say("face", { x: detail.x, y: detail.y, width: detail.width, roll: detail.roll }));
 faces.addEventListener("back", () => connection.say("cancel"));
 $("finding-cancel").addEventListener("click", () => connection.say("cancel"));
@@ -316,6 +258,7 @@ const actions = { run, step: () => connection.say("step"), undo: () => connectio
   "mask-all": () => view.fillMask(true), "mask-none": () => view.fillMask(false),
   "view-face": () => setMode("face"), "view-picture": () => setMode("picture"), "compare-on": toggleCompare,
   theme: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+  pack: () => connection.say("pack"), carry: () => connection.say("carry"),
   save: () => { if ($("name").reportValidity()) connection.say("save", { name: $("name").value || "studio" }); } };
 for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
 for (const tool of ["point", "keep", "erase", "hand"]) $(`tool-${tool}`).addEventListener("click", () => setTool(tool));
@@ -337,9 +280,11 @@ function toggleCompare() {
 $("compare-at").addEventListener("input", (event) => { view.compareAt = event.target.value / 1000; view.draw(); });
 $("brush").addEventListener("input", (event) => { view.brush = Number(event.target.value); view.draw(); });
 $("mask-show").addEventListener("change", (event) => { view.maskShown = event.target.checked; view.draw(); });
-$("recipe").addEventListener("change", async (event) => {
-  try { connection.say("recipe", { recipe: JSON.parse(await event.target.files[0].text()) }); } catch (error) { notice(error.message); }
-  event.target.value = "";
+$("recipe").addEventListener("change", async ({ target }) => {
+  const file = target.files[0];
+  target.value = "";
+  if (!file.name.endsWith(".json")) { start.replay(file); return; }
+  try { connection.say("recipe", { recipe: JSON.parse(await file.text()) }); } catch (error) { notice(error.message); }
 });
 
 $("scrub").addEventListener("input", async (event) => {

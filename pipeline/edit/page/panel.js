@@ -70,6 +70,9 @@ export function drawCurve(canvas, distances, at) {
     begun = true;
   });
   c.strokeStyle = getComputedStyle(canvas).color; c.lineWidth = 1.5 * devicePixelRatio; c.stroke();
+  const first = distances.findIndex((value) => value !== null && value !== undefined), end = distances.findLastIndex((value) => value !== null && value !== undefined);
+  c.lineTo(end / last * canvas.width, canvas.height); c.lineTo(first / last * canvas.width, canvas.height); c.closePath();
+  c.globalAlpha = 0.16; c.fillStyle = c.strokeStyle; c.fill(); c.globalAlpha = 1;
   const here = distances[at] ?? most;
   c.beginPath(); c.arc(at / last * canvas.width, canvas.height * (1 - 0.9 * here / most) - 1, 2.5 * devicePixelRatio, 0, 7); c.fillStyle = c.strokeStyle; c.fill();
 }

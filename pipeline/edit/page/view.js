@@ -184,7 +184,7 @@ export class View extends EventTarget {
     const pans = event.button === 1 || this.tool === "hand" || this.whole || this.compareAt !== null || event.altKey;
     if (pans) { this.grip = { kind: "pan", x, y }; return; }
     if (event.button !== 0) return;
-    if (this.tool !== "point") { this.grip = { kind: "brush" }; this.dab(face); return; }
+    if (this.tool !== "point") { this.grip = { kind: "brush" }; this.stroke(face); return; }
     const found = this.pending ? null : this.find(x, y);
     if (found) {
       this.choose(found.handle.id, found.end);
@@ -213,7 +213,7 @@ export class View extends EventTarget {
       this.shift = [this.shift[0] + x - grip.x, this.shift[1] + y - grip.y];
       grip.x = x; grip.y = y;
     } else if (grip?.kind === "brush") {
-      for (const one of event.getCoalescedEvents?.() ?? [event]) this.dab(this.toFace(...this.at(one)), one.pointerType === "pen" ? one.pressure : 1);
+      for (const one of event.getCoalescedEvents?.() ?? [event]) this.stroke(this.toFace(...this.at(one)), one.pointerType === "pen" ? one.pressure : 1);
     } else if (grip?.kind === "move") {
       grip.moved = true;
       this.moveLocally(grip.id, grip.end, this.pointer);
@@ -274,6 +274,15 @@ export class View extends EventTarget {
   // --- the mask ---
 
   brushRadius() { return (this.brush / 100) * this.size[0]; }
+
+  // A stroke from the last dab to here, so that a quick hand leaves no gaps.
+  stroke(to, strength = 1) {
+    const from = this.grip?.last ?? to;
+    const gap = Math.max(0.5, this.brushRadius() / 4);
+    const count = Math.max(1, Math.ceil(Math.hypot(to[0] - from[0], to[1] - from[1]) / gap));
+    for (let i = 1; i <= count; i += 1) this.dab([from[0] + (to[0] - from[0]) * i / count, from[1] + (to[1] - from[1]) * i / count], strength);
+    if (this.grip) this.grip.last = to;
+  }
 
   dab([x, y], strength = 1) {
     const c = this.mask.getContext("2d");
