@@ -286,9 +286,9 @@ def test_two_sessions_at_once_do_not_meet_and_survive_a_killed_server(
     client.wait("state", lambda head: len(head["handles"]) == 1)
     with Client(studio.address) as other:
         with_face(other, 9)
-        client.send("run")
         other.send("add", position=[40, 36], target=[40, 60])
         other.wait("state", lambda head: len(head["handles"]) == 1)
+        client.send("run")
         other.send("run")
         for _ in range(12):  # both at once
             assert other.wait("frame")[0]["handles"][0]["target"] == [40, 60]
