@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.models.build import build
 from pipeline.models.config import NetworkConfig
+from pipeline.models.precision import set_precision
 from pipeline.train import loop
 from pipeline.train.config import AugmentConfig, TrainConfig
 from pipeline.train.loss import Objective
@@ -16,7 +17,8 @@ from pipeline.train.recipe import Recipe, make_recipe
 from pipeline.train.state import TrainingState, new_state
 from scripts.benchmarks.generators import with_reference
 from scripts.benchmarks.measure import Call, Times, interleaved
-from scripts.benchmarks.rows import Check, Outcome, Row, Setting
+from scripts.benchmarks.rows import Check, Outcome, Row, Setting, Skipped
+from torch_utils.ops import mixed_conv2d
 
 EMA = "EMA"
 
@@ -110,6 +112,37 @@ def training_row(architecture: str, resolution: int, target: float) -> Callable[
     return measure
 
 
+def measure_bf16(setting: Setting) -> Outcome:
+    """A step with bfloat16 products against the same step in float32, both ours, of the starter's
+    shape. Skipped where the processor has no instructions for it."""
+    if setting.device.type != "cpu" or not mixed_conv2d.has_instructions():
+        raise Skipped("this processor has no instructions for bfloat16")
+    side, base = (16, 256) if setting.quick else (128, 2048)
+    images = RandomImages(side, 8)
+    trainings = [make_training("stylegan2", side, 8, base, setting) for _ in range(2)]
+    for network in (trainings[0][0].objective.generator, trainings[0][0].objective.discriminator):
+        set_precision(network, "bf16", False, setting.device)
+    recipe = trainings[0][1]
+    calls = [phase_calls(state, recipe, images) for state, _ in trainings]
+    times = {
+        name: interleaved(
+            [calls[0][name], calls[1][name]], setting.repeats, setting.device, setting.clock
+        )
+        for name in calls[0]
+    }
+    mixed, full = (
+        amortised(recipe, {name: pair[which].median for name, pair in times.items()})
+        for which in (0, 1)
+    )
+    return Outcome(
+        ours_seconds=mixed,
+        reference_seconds=full,
+        checks=(Check("speed", full / mixed, 1.0),),
+        samples={f"{name}, bf16": pair[0].samples for name, pair in times.items()}
+        | {f"{name}, fp32": pair[1].samples for name, pair in times.items()},
+    )
+
+
 ROWS = (
     Row(
         key="train-stylegan2-128",
@@ -128,5 +161,14 @@ ROWS = (
         measure=training_row("stylegan3-t", 128, 5),
         wants_gib=6,
         most_repeats=3,
+    ),
+    Row(
+        key="train-bf16",
+        title="training step with bfloat16 products against ours in float32, StyleGAN2-128, "
+        "batch 8, channel base 2048",
+        target="≥ 1x",
+        measure=measure_bf16,
+        wants_gib=3,
+        most_repeats=5,
     ),
 )
