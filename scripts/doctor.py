@@ -216,7 +216,18 @@ def check_operators() -> list[Finding]:
             if operator == "bias_act" and status.loaded:
                 state += " (leaky ReLU, ReLU and linear; other activations in plain torch)"
             findings.append(Finding(f"{operator} ({device})", state, remedy))
-    return findings
+    return [*findings, check_bfloat16()]
+
+
+def check_bfloat16() -> Finding:
+    """Whether `precision=bf16` is worth asking for on this processor."""
+    from torch_utils.ops import mixed_conv2d
+
+    if not mixed_conv2d.has_instructions():
+        return Finding("bf16 (CPU)", "this processor has no instructions for it; fp32 it is")
+    return Finding(
+        "bf16 (CPU)", "has instructions: train.precision=bf16 trains faster (docs/bench.md)"
+    )
 
 
 def check_questions() -> list[Finding]:

@@ -12,6 +12,7 @@ from test_toolkit import false_toolkit, program
 
 from scripts import doctor
 from torch_utils import native
+from torch_utils.ops import mixed_conv2d
 
 
 def doctor_in(environment: dict[str, str], root: Path) -> str:
@@ -39,6 +40,13 @@ def test_every_operator_says_what_runs_and_why(root: Path) -> None:
     assert "python3xx.lib" in line(said, "Python headers")
     assert line(said, "ninja")
     assert line(said, "CUDA toolkit")
+
+
+def test_it_says_whether_bf16_is_worth_asking_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixed_conv2d, "has_instructions", lambda: True)
+    assert "train.precision=bf16" in doctor.check_bfloat16().state
+    monkeypatch.setattr(mixed_conv2d, "has_instructions", lambda: False)
+    assert "no instructions" in doctor.check_bfloat16().state
 
 
 def test_a_machine_without_compilers(root: Path, tmp_path: Path) -> None:
