@@ -341,6 +341,24 @@ def test_without_augmentation_p_stays_at_zero(dataset, tmp_path):
     assert stage.run(config, {"dataset": dataset}, tmp_path)["augment_p"] == 0
 
 
+def test_a_model_can_be_stored_at_half_the_size(dataset, tmp_path):
+    """The same pictures to within rounding, in half the bytes."""
+    sizes, pictures = [], []
+    for half in (False, True):
+        out = tmp_path / str(half)
+        network = {"architecture": "stylegan2", "channel_base": 512}
+        stage.run(
+            make_config(kimg=0.008, network=network, store_half=half), {"dataset": dataset}, out
+        )
+        sizes.append((out / "G_ema.safetensors").stat().st_size)
+        generator = checkpoint.load(out)["G_ema"]
+        z = torch.randn(2, generator.z_dim, generator=torch.Generator().manual_seed(0))
+        pictures.append(generator(z, torch.zeros(2, generator.c_dim), noise_mode="const"))
+    assert sizes[1] < 0.7 * sizes[0]  # the rest are names and vectors
+    largest = (pictures[0] - pictures[1]).abs().max()
+    assert 0 < largest < 0.02 * pictures[0].abs().max()
+
+
 def test_the_magnitude_decay_is_in_the_architecture(dataset, tmp_path):
     """As in published StyleGAN3 networks, whose constructors take it; loading gives it back."""
     network = {"architecture": "stylegan3-t", "synthesis_layers": 4, "margin_size": 4}

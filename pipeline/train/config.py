@@ -162,6 +162,8 @@ class TrainConfig:
     # Keep the last training states in the model, so that it can be trained on (three times the
     # size of the networks each); otherwise they go when training is complete.
     keep_training_state: bool = False
+    # Store the published networks in half precision.
+    store_half: bool = False
     # Decoded images are kept in memory if they take less than this many gigabytes.
     cache_gb: float = 4.0
     # Threads for computing on the CPU; null: torch's default (one a core).

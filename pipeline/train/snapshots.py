@@ -192,7 +192,7 @@ class Judge:
             networks = checkpoint.load(folder, list(networks), self._device)
             images_seen = chosen.images_seen
         self._write_sheet(networks["G_ema"])
-        checkpoint.save(self._out, networks)
+        checkpoint.save(self._out, networks, half=self._config.store_half)
         write_record(self._out, Record(tuple(self.verdicts), images_seen))
         shutil.rmtree(self._out / BEST, ignore_errors=True)
 
