@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import subprocess
 import sys
@@ -143,6 +144,14 @@ def test_networks_on_the_reference_compute_the_same(architecture: str) -> None:
         other_logits = discriminator(image)
     torch.testing.assert_close(other, image, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(other_logits, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_the_reference_takes_whatever_the_program_passes() -> None:
+    for own, other in reference.exchanges().items():
+        asked, taken = (inspect.signature(one).parameters for one in (own, other))
+        assert [(p.name, p.kind, p.default) for p in taken.values()] == [
+            (p.name, p.kind, p.default) for p in asked.values()
+        ], own.__name__
 
 
 def test_inside_the_block_the_reference_runs_and_behind_it_the_program() -> None:

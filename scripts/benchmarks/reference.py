@@ -158,8 +158,9 @@ def conv2d_resample(
     padding: Padding = 0,
     groups: int = 1,
     flip_weight: bool = True,
+    factors: torch.dtype | None = None,
 ) -> Tensor:
-    """Convolution with a resampling filter before or behind it.
+    """Convolution with a resampling filter before or behind it, in x's own numbers (no `factors`).
 
     Upsampling by a factor takes the transposed convolution, as is usual since StyleGAN2, not a
     convolution over inserted zeros: nine parts in ten of its time would go into zeros.
@@ -195,8 +196,12 @@ def modulated_conv2d(
     flip_weight: bool = True,
     input_gain: Tensor | float | None = None,
     fused: bool | None = None,
+    factors: torch.dtype | None = None,
 ) -> Tensor:
-    """Weights of its own for every image, then one grouped convolution over the batch."""
+    """Weights of its own for every image, then one grouped convolution over the batch.
+
+    In one way (not `fused` or otherwise), and in x's own numbers (no `factors`).
+    """
     batch = x.shape[0]
     w = weight[None] * styles[:, None, :, None, None]
     if demodulate:
