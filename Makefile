@@ -16,6 +16,9 @@ NETWORK   ?=
 IMAGE     ?=
 POINTS    ?=
 RECIPE    ?=
+EMOTION   ?=
+STRENGTH  ?=
+SLIDERS   ?=
 ARGS      ?=
 # How many processes share the work of train, finetune and evaluate; gpu: one a GPU.
 PROCESSES ?= 1
@@ -40,7 +43,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert edit evaluate compare samples report doctor bench bench-invert bench-drag clean
+.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -124,14 +127,24 @@ invert: setup ## find a picture in a model: CHARACTER=ganyu IMAGE=drawing.png
 	  echo "Which picture? Add IMAGE=path/to/drawing.png"; exit 2; }
 	$(RUN) stage=invert $(COMMON) $(if $(IMAGE),"invert.image=$(IMAGE)") $(ARGS)
 
+directions: setup ## learn how a model's latents change for a smile, an open eye, a turned head: MODEL=model/x
+	$(RUN) stage=directions "character=$(MODEL_NAME)" $(if $(MODEL),"directions.model=$(MODEL)") $(ARGS)
+
 # What IMAGE is found in: MODEL, else the character's own model, else the one that ships.
 SHIPPED    := $(or $(wildcard assets/starter),assets/start-64)
 EDIT_MODEL := $(or $(MODEL),$(if $(filter file,$(origin CHARACTER)),$(SHIPPED)))
 
-edit: setup ## drag points of a drawing: IMAGE=drawing.png POINTS="x,y>x,y; ..." or RECIPE=file.json [MODEL=x]; without IMAGE of the last inverted one
+edit: setup ## change a drawing: IMAGE=drawing.png EMOTION=smile, or POINTS="x,y>x,y; ..." or RECIPE=file.json [MODEL=x]; without IMAGE the last inverted one
 	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))edit]" $(COMMON) $(if $(POINTS),"edit.points=$(POINTS)") \
-	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(if $(IMAGE),"invert.image=$(IMAGE)" edit.points_frame=picture \
+	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(if $(EMOTION),"edit.emotion.name=$(EMOTION)") \
+	  $(if $(STRENGTH),"edit.emotion.strength=$(STRENGTH)") $(if $(SLIDERS),"edit.emotion.sliders=$(SLIDERS)") \
+	  $(if $(IMAGE),"invert.image=$(IMAGE)" edit.points_frame=picture \
 	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "edit.model=$(EDIT_MODEL)")) $(ARGS)
+
+emotions: setup ## one drawing in, a sheet of every expression out: IMAGE=drawing.png [MODEL=x]; without IMAGE of the last inverted one
+	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))emotions]" $(COMMON) $(if $(STRENGTH),"emotions.strength=$(STRENGTH)") \
+	  $(if $(IMAGE),"invert.image=$(IMAGE)" \
+	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "emotions.model=$(EDIT_MODEL)")) $(ARGS)
 
 evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
 	$(SHARED) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)

@@ -10,7 +10,23 @@ from dataclasses import dataclass
 
 from pipeline.errors import ArtifactError, nearest
 
-KINDS = ("dataset", "model", "encoder", "inversion", "edit", "evaluation", "samples", "report")
+KINDS = (
+    "dataset",
+    "model",
+    "reader",
+    "encoder",
+    "inversion",
+    "directions",
+    "edit",
+    "emotions",
+    "animation",
+    "batch",
+    "evaluation",
+    "samples",
+    "drag_bench",
+    "emotion_bench",
+    "report",
+)
 
 # Names become folder names: no separators, nothing hidden, no leading dash that a shell tool
 # would take for an option, and short enough for every file system.

@@ -68,10 +68,17 @@ def carry_over(
         drawing's bit for bit, all those outside the crop among them), and the motion.
     """
     motion = measure_motion(before, after, crop(drawing, transform, before.shape[1]), keep)
+    return apply_motion(drawing, after, transform, motion), motion
+
+
+def apply_motion(
+    drawing: np.ndarray, after: np.ndarray, transform: CropTransform, motion: Motion
+) -> np.ndarray:
+    """The drawing moved by a motion of its face, repainted from `after` where that says so."""
     result = drawing.copy()
     area = area_of(drawing, transform)
     if area is None:
-        return result, motion
+        return result
     x0, y0, x1, y1 = area
     seam = seam_weight(transform, area)
     fractions = into_picture(motion.flow, transform, area) * seam[..., None]
@@ -90,11 +97,15 @@ def carry_over(
     painted = np.clip(np.rint(moved + weight[..., None] * (face - moved)), 0, 255).astype(np.uint8)
     touched = (np.abs(flow).max(axis=2) > _STILL_PX) | (weight > 0)
     result[y0:y1, x0:x1][touched] = painted[touched]
-    return result, motion
+    return result
 
 
 def measure_motion(
-    before: np.ndarray, after: np.ndarray, drawn: np.ndarray, keep: np.ndarray | None = None
+    before: np.ndarray,
+    after: np.ndarray,
+    drawn: np.ndarray,
+    keep: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> Motion:
     """How the face moved between two pictures of it, and what is no motion.
 
@@ -107,6 +118,8 @@ def measure_motion(
         drawn: the drawing's own face in the same frame, h x w x 3 uint8: where the model's
             `before` is far from it, the model's pixels are not trusted with repainting.
         keep: h x w float in [0, 1], 1 where nothing may move.
+        known: h x w x 2, where each pixel came from, as fractions, where that is known (from
+            landmarks); None: it is measured.
     """
     factor = max(1, -(-_FLOW_SIDE // min(before.shape[:2])))
     large_before, large_after = _enlarged(before, factor), _enlarged(after, factor)
@@ -116,7 +129,11 @@ def measure_motion(
     if keep is not None:
         held = cv2.resize(keep.astype(np.float32), fading.shape[::-1])
         fading = fading * (1.0 - cv2.GaussianBlur(held, (0, 0), _SPREAD * side))
-    raw, trust = _flow(large_after, large_before, factor)
+    if known is None:
+        raw, trust = _flow(large_after, large_before, factor)
+    else:
+        raw = cv2.resize(known.astype(np.float32), fading.shape[::-1]) * fading.shape[::-1]
+        trust, fading = np.ones_like(fading), _held(fading.shape, keep, side)
     flow = _unfolded(raw, trust, fading, _SPREAD * side)
     moved = _warped(large_before, flow)
     difference = _levels(large_after, large_before)
@@ -129,6 +146,14 @@ def measure_motion(
         np.where(repaint < 1 / 255, 0, repaint).astype(np.float32),
         float(np.clip(explained, 0.0, 1.0)) if difference.any() else 1.0,
     )
+
+
+def _held(shape: tuple[int, ...], keep: np.ndarray | None, side: int) -> np.ndarray:
+    """H x W in [0, 1]: 1 where a known motion acts, fading to 0 where nothing may move."""
+    free = np.ones(shape, np.float32)
+    if keep is not None:
+        free -= cv2.resize(keep.astype(np.float32), shape[::-1])
+    return cv2.GaussianBlur(free, (0, 0), 0.5 * _SPREAD * side) * free
 
 
 def _enlarged(picture: np.ndarray, factor: int) -> np.ndarray:

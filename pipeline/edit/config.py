@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.edit.emotion_config import EmotionConfig
 from pipeline.errors import ConfigError, check_choice, check_range
 
 POINTS_FRAMES = ("face", "picture")
@@ -77,6 +78,8 @@ class EditConfig:
     # Character (name or class number) that is drawn, for a model of several (seed_face only); null:
     # the number's own, as in the samples stage.
     label: str | None = None
+    # Directions of the model (make directions), for an emotion; None: none.
+    directions: str | None = None
     # Feature layer (null: by the model), leading rows of ws that may change.
     layer: str | None = None
     rows: int = 6
@@ -92,6 +95,8 @@ class EditConfig:
     # auto | cpu | cuda
     device: str = "auto"
     drag: DragConfig = field(default_factory=DragConfig)
+    # An emotion instead of points.
+    emotion: EmotionConfig = field(default_factory=EmotionConfig)
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -112,11 +117,13 @@ class EditConfig:
             )
         if self.model is None and self.seed_face is not None:
             self.model = f"model/{self.name}"
-        if (self.recipe is None) == (self.points is None):
+        asked = (self.recipe is not None) + (self.points is not None) + self.emotion.asked
+        if asked != 1:
             raise ConfigError(
-                "points or recipe must say what to drag, one of the two: "
-                "edit.points='from-x,from-y>to-x,to-y' (several parted by semicolons) or "
-                "edit.recipe=file.json (make: POINTS=, RECIPE=)."
+                "points, recipe or emotion must say what to change, one of the three: "
+                "edit.points='from-x,from-y>to-x,to-y' (several parted by semicolons), "
+                "edit.recipe=file.json or edit.emotion.name=smile (make: POINTS=, RECIPE=, "
+                "EMOTION=)."
             )
         check_choice("points_frame", self.points_frame, POINTS_FRAMES)
         check_choice("paste", self.paste, PASTES)

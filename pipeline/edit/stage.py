@@ -1,5 +1,7 @@
 """The edit stage: an inverted picture (or a face of a model) + what to drag -> edit.
 
+Where an emotion is asked for, `emotions.edit` does the work; what follows is of points.
+
     recipe.json           what was dragged, replayable on any face
     result.png            the edited face, at the model's resolution
     before_after.png      both faces beside each other, enlarged; of a drawing, its own two crops
@@ -49,6 +51,8 @@ from pipeline.edit.drag import (
     Stepped,
     Strategy,
 )
+from pipeline.edit.emotions import edit as emotion_edit
+from pipeline.edit.emotions import parse_goal
 from pipeline.edit.generator import choose_layer, drag_model, free_rows
 from pipeline.edit.handle_check import Check, check_handle
 from pipeline.edit.pictures import Marker
@@ -113,6 +117,10 @@ def check(config: EditConfig, inputs: Mapping[str, Path]) -> None:
         source = read_png(folder / "source.png")
         transform = transform_of(info, folder)
     subject = Subject(generator, torch.zeros(0), source, transform, {})
+    if config.emotion.asked:
+        asked = config.emotion
+        parse_goal(asked.name, asked.sliders, asked.strength, asked.mirror)
+        return
     _task(config, inputs, subject, out=Path())
 
 
@@ -120,6 +128,10 @@ def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     """Drag as the recipe or the points say; see the module for what is written to `out`."""
     device = choose_device(config.device)
     subject = _subject(config, inputs, device)
+    if config.emotion.asked:
+        drawn = (subject.generator, subject.ws, subject.source, subject.transform)
+        performer = emotion_edit.performer_of(config, inputs, *drawn)
+        return emotion_edit.run(config, performer, subject.about, out)
     task = _task(config, inputs, subject, out)
     if config.blend and task.recipe.mask is not None:
         mask = torch.from_numpy(task.recipe.mask.astype(np.float32) / 255).to(device)

@@ -35,9 +35,9 @@ _RIDGE = 0.02
 # What is no preset of the painter's own. Embarrassed: brows up and drawn together, eyes a little
 # narrowed and looking away, a small mouth with its corners down, a strong blush.
 EMBARRASSED = Expression(
-    brow_raise=0.1, brow_tilt=-0.6, brow_squeeze=0.4, left_lid=0.8, right_lid=0.8,
-    lid_slant=-0.3, gaze_x=-0.5, gaze_y=0.3, mouth_open=0.12, mouth_smile=-0.45,
-    mouth_width=0.85, blush=1.0, sweat=0.5,
+    brow_raise=0.15, brow_tilt=-0.8, brow_squeeze=0.5, left_lid=0.74, right_lid=0.74,
+    lid_slant=-0.5, gaze_x=-0.5, gaze_y=0.3, mouth_smile=-0.7, mouth_width=0.85,
+    blush=1.0, sweat=0.5,
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ _EMOTIONS: dict[str, _Emotion] = {
     "wink": _Emotion("Wink", EXPRESSIONS["wink"], {"wink": 1.0}),
     "surprised": _Emotion("Surprised", EXPRESSIONS["surprised"], {"surprised": 1.0}),
     # Between two of the reader's nine: it has none of that name.
-    "embarrassed": _Emotion("Embarrassed", EMBARRASSED, {"sad": 0.5, "pout": 0.5}),
+    "embarrassed": _Emotion("Embarrassed", EMBARRASSED, {"sad": 0.6, "pout": 0.4}),
     "pout": _Emotion("Pout", EXPRESSIONS["pout"], {"pout": 1.0}),
     "angry": _Emotion("Angry", EXPRESSIONS["angry"], {"angry": 1.0}),
     "sad": _Emotion("Sad", EXPRESSIONS["sad"], {"sad": 1.0}),
@@ -116,10 +116,12 @@ def derive() -> list[Preset]:
         emotion = _EMOTIONS[name]
 
         change = _mood(emotion.expression)
-        found.append(_fit(name, emotion.label, "emotion", faces, change, emotion.reads_as))
+        fitted = _fit(name, emotion.label, "emotion", faces, change)
+        marks = _marks(emotion.expression)
+        found.append(replace(fitted, reads_as=emotion.reads_as, marks=marks))
     for name in SLIDERS:
         label, change = _SLIDERS[name]
-        found.append(_fit(name, label, "slider", faces, change, {}, _SCALE.get(name, 1.0)))
+        found.append(_fit(name, label, "slider", faces, change, _SCALE.get(name, 1.0)))
     return found
 
 
@@ -159,7 +161,6 @@ def _fit(
     kind: str,
     faces: list[tuple[Identity, Pose]],
     change: Change,
-    reads_as: dict[str, float],
     scale: float = 1.0,
 ) -> Preset:
     moves, shapes = [], []
@@ -186,5 +187,15 @@ def _fit(
         displacements=mean.reshape(shape),
         sensitivity={key: slope.reshape(shape) for key, slope in zip(names, slopes, strict=True)},
         typical=dict(zip(names, typical.tolist(), strict=True)),
-        reads_as=reads_as,
+        reads_as={},
+        marks={},
     )
+
+
+def _marks(expression: Expression) -> dict[str, float]:
+    neutral = EXPRESSIONS["neutral"]
+    return {
+        "blush": max(0.0, expression.blush - neutral.blush),
+        "teeth": expression.teeth,
+        "tears": expression.tears,
+    }

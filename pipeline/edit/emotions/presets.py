@@ -8,6 +8,7 @@ This module alone reads and writes the files, `conf/emotion/<name>.yaml` and
     displacements: [[0.0, 0.0], ...]  # 28 landmarks, then both irises' centres: mean move
     sensitivity:                    # how that move grows with the face's proportions
       eye_height: [[0.0, 0.0], ...]
+    marks: {blush: 0.25, teeth: 0.0, tears: 0.0}  # what is drawn on the face besides, 0 to 1
     typical: {eye_height: 0.17}     # the mean proportions that `displacements` belong to
 
 Moves are in face widths (`landmarks.face_width`) of the neutral, frontal, level face, x along the
@@ -51,6 +52,7 @@ class Preset:
     sensitivity: Mapping[str, Points]
     typical: Mapping[str, float]
     reads_as: Mapping[str, float]  # empty for a slider
+    marks: Mapping[str, float]  # empty for a slider
 
     def moves(self, proportions: Mapping[str, float], mirror: bool = False) -> Points:
         """30×2: the move of every point of a neutral frontal face with these proportions."""
@@ -102,6 +104,7 @@ def read_preset(path: Path, kind: str) -> Preset:
             sensitivity={str(k): _points(v) for k, v in data["sensitivity"].items()},
             typical={str(k): float(v) for k, v in data["typical"].items()},
             reads_as={str(k): float(v) for k, v in (data["reads_as"] or {}).items()},
+            marks={str(k): float(v) for k, v in (data["marks"] or {}).items()},
         )
     except FileNotFoundError:
         raise ConfigError(
@@ -125,6 +128,8 @@ def preset_text(preset: Preset) -> str:
         f"label: {preset.label}",
         "# Expressions of the face reader that it stands for, with shares; none for a slider.",
         f"reads_as: {_flow(preset.reads_as)}",
+        "# Besides: blush beyond the neutral face's, teeth shown, tears; 0 to 1.",
+        f"marks: {_flow(preset.marks)}",
         "# Mean proportions that the displacements belong to, in face widths.",
         f"typical: {_flow(preset.typical)}",
         "# Mean moves [right, down] of the 28 landmarks and both irises.",

@@ -1,0 +1,127 @@
+"""Emotions as a user asks for them: one command from a drawing to the edit and to the sheet."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.painter import character, paint_face
+
+QUICK = (
+    "invert.project.steps=2", "invert.project.w_samples=64", "invert.project.start=w_avg",
+    "invert.tune.steps=2", "invert.perceptual=discriminator", "invert.align=none",
+)  # fmt: skip
+
+
+def run(root: Path, store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable, "-m", "scripts.run", f"store={store}", "character=one", "device=cpu",
+        f"hydra.run.dir={store}/runs", *arguments,
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def store(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a drawing that is inverted, badly but quickly, and its first edit."""
+    folder = tmp_path_factory.mktemp("emotions")
+    image = folder / "drawing.png"
+    Image.fromarray(paint_face(character(23), size=400).image).save(image)
+    done = run(
+        root, folder / "store", "stage=[invert,edit]", f"invert.image={image}", *QUICK,
+        f"invert.model={root}/assets/start-64", f"edit.model={root}/assets/start-64",
+        "edit.emotion.name=wink", "edit.emotion.strength=1.1", "edit.emotion.method=drawn",
+        "edit.emotion.sliders=brow_height=0.3", "edit.points_frame=picture",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "edit: wink 1.1 + brow_height=0.3: reads wink" in done.stdout
+    return folder / "store"
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def about(folder: Path, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / name).read_text())
+    return loaded
+
+
+def test_an_emotion_is_an_edit(store: Path) -> None:
+    edit, inversion = store / "edit/one/v1", store / "inversion/one/v1"
+    source, full = read(inversion / "source.png"), read(edit / "full.png")
+    assert full.shape == source.shape
+    changed = (full != source).any(axis=2)
+    assert 0.002 < changed.mean() < 0.4
+    assert not changed[:60].any()
+    told = about(edit, "emotion.json")
+    assert told["goal"]["emotions"] == {"wink": 1.1}
+    assert told["method"] == "drawn"
+    assert "right_eye" in told["drawn_anew"]
+    assert told["after"]["expressions"]["wink"] > 0.5 > told["before"]["expressions"]["wink"]
+    figures = about(edit, "edit.json")["metrics"]
+    assert figures["reads_right"] == 1
+    assert figures["off_widths"] < 0.03
+    assert figures["outside_levels"] == 0
+    names = {path.name for path in edit.iterdir()}
+    assert names >= {"result.png", "before_after.png", "frames.mp4", "frames.gif", "recipe.json",
+                     "trace.jsonl", "marked_first.png", "marked_last.png"}  # fmt: skip
+    assert len(list((edit / "frames").glob("*.png"))) == 14
+
+
+def test_a_sheet_has_every_emotion_and_is_made_once(root: Path, store: Path) -> None:
+    arguments = (
+        "stage=emotions", f"emotions.model={root}/assets/start-64", "emotions.method=drawn",
+        "emotions.emotions=[neutral,laugh,sleepy]", "emotions.columns=2", "emotions.cell_px=120",
+        "emotions.loop_px=128", "emotions.title=Number 23",
+    )  # fmt: skip
+    done = run(root, store, *arguments)
+    assert done.returncode == 0, done.stderr
+    sheet = store / "emotions/one/v1"
+    page = read(sheet / "sheet.png")
+    assert page.shape[1] > 3 * 120
+    entries = {entry["emotion"]: entry for entry in about(sheet, "emotions.json")["emotions"]}
+    assert list(entries) == ["neutral", "laugh", "sleepy"]
+    assert entries["laugh"]["metrics"]["read_after"] == "laugh"
+    assert entries["sleepy"]["metrics"]["read_after"] == "closed"
+    source = read(store / "inversion/one/v1/source.png")
+    for name in entries:
+        assert read(sheet / f"cells/{name}.png").shape == (512, 512, 3)
+        assert read(sheet / f"full/{name}.png").shape == source.shape
+    with Image.open(sheet / "loop.webp") as loop:
+        assert loop.n_frames >= 12
+        assert loop.size == (128, 128)
+    with Image.open(sheet / "loop.gif") as loop:
+        assert loop.n_frames >= 8
+    assert not (sheet / "unfinished").exists()
+    again = run(root, store, *arguments)
+    assert "reused emotions/one" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("edit.emotion.name=smlie",), "smile"),
+        (("edit.emotion.name=smile", "edit.points=1,2>3,4"), "one of the three"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(
+    root: Path, store: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = run(root, store, "stage=edit", f"edit.model={root}/assets/start-64", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (store / "edit/one/v2").exists()
