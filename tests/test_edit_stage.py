@@ -240,8 +240,8 @@ def test_the_face_of_a_seed_is_one_of_the_model_of_the_edits_name() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"points": None}, "points or recipe"),
-        ({"points": "1,1>2,2", "recipe": "r.json"}, "one of the two"),
+        ({"points": None}, "points, recipe or emotion"),
+        ({"points": "1,1>2,2", "recipe": "r.json"}, "one of the three"),
         ({"points_frame": "image"}, "face"),
         ({"seed_face": 1, "points_frame": "picture"}, "points_frame"),
         ({"seed_face": -1}, "seed_face"),
