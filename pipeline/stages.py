@@ -110,7 +110,7 @@ STAGES: tuple[Stage, ...] = (
         config="pipeline.train.pretrain.config:PretrainConfig",
         run="pipeline.train.pretrain.stage:run",
         check="pipeline.train.pretrain.stage:check",
-        inputs={"dataset": "dataset"},
+        inputs={"dataset": "dataset", "resume_from": "model"},
         transient=("device", "cache_gb", "threads"),
     ),
     Stage(

@@ -1,13 +1,16 @@
-"""A generator and the encoder that finds its latents, trained as one autoencoder.
+"""A generator, the encoder that finds its latents, and perhaps an adversary, trained together.
 
 Kingma and Welling 2014 with a fixed spread instead of a learned one: the latent of a picture is the
 encoder's answer plus noise, and its square is held small, so that all latents together fill one
 region without gaps. No adversary: what the set shows is learned evenly, rare poses as well as
-common ones, but strokes stay soft. Knows nothing about files.
+common ones, but strokes stay soft. An adversary that compares pictures with what became of them
+sharpens strokes (Larsen et al. 2016; Esser et al. 2021, VQGAN, section 3.1) and cannot drive all
+pictures into one pose, as one that sees random pictures can. Knows nothing about files.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,19 +21,24 @@ from pipeline.metrics.perceptual import PerceptualDistance
 from pipeline.models.picture_encoder import PictureEncoder
 from pipeline.train.pretrain.config import PretrainConfig
 
+# Keeps a division finite where there is no gradient.
+TINY = 1e-12
+
 
 class Autoencoder(nn.Module):
     """`encode` and `draw`.
 
     Args:
         generator: of any architecture, without labels.
+        discriminator: the adversary, or None.
         breadth: the encoder's, see `PictureEncoder`.
     """
 
-    def __init__(self, generator: Any, breadth: int) -> None:
+    def __init__(self, generator: Any, discriminator: nn.Module | None, breadth: int) -> None:
         super().__init__()
         height, width = generator.synthesis.img_size
         self.generator = generator
+        self.discriminator = discriminator
         self.encoder = PictureEncoder(
             generator.img_channels, height, width, generator.w_dim, breadth
         )
@@ -53,20 +61,66 @@ class Autoencoder(nn.Module):
         return image
 
 
-def losses(
-    network: Autoencoder,
-    images: Tensor,
-    config: PretrainConfig,
-    metric: PerceptualDistance,
-    bf16: bool,
-) -> tuple[Tensor, dict[str, float]]:
-    """What is to become small on a batch, and its parts by name."""
-    w = network.encode(images, bf16)
-    made = network.draw(w + config.noise * torch.randn_like(w))
-    mse = F.mse_loss(made, images)
-    with torch.no_grad():
-        wanted = metric.features(images)
-    far = metric.distance(metric.features(made), wanted).mean()
-    prior = w.square().mean()
-    total = config.mse_weight * mse + config.perceptual_weight * far + config.prior_weight * prior
-    return total, {"mse": mse.item(), "perceptual": far.item(), "prior": prior.item()}
+@dataclass(frozen=True)
+class Task:
+    """What a batch is judged by."""
+
+    config: PretrainConfig
+    metric: PerceptualDistance
+    bf16: bool
+
+    def backward(self, network: Autoencoder, images: Tensor, images_seen: int) -> dict[str, float]:
+        """Leave the gradients of all losses in the parameters; returns the losses by name."""
+        config = self.config
+        w = network.encode(images, self.bf16)
+        made = network.draw(w + config.noise * torch.randn_like(w))
+        gradient, parts = self._likeness(made, images)
+        adversary = network.discriminator
+        if adversary is not None and images_seen >= 1000 * config.adversarial_from:
+            step = images_seen // config.batch
+            pull, told = self._adversary(adversary, made, images, step % config.r1_interval == 0)
+            # As long as the other gradient, times the setting (Esser et al. 2021, eq. 7).
+            gradient = gradient + pull * (
+                config.adversarial * gradient.norm() / (pull.norm() + TINY)
+            )
+            parts |= told
+        prior = w.square().mean()
+        torch.autograd.backward([made, config.prior_weight * prior], [gradient, None])
+        return parts | {"prior": prior.item()}
+
+    def _likeness(self, made: Tensor, images: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Gradient with respect to the made pictures of how unlike the images they are."""
+        config = self.config
+        leaf = made.detach().requires_grad_()
+        mse = F.mse_loss(leaf, images)
+        with torch.no_grad():
+            wanted = self.metric.features(images)
+        far = self.metric.distance(self.metric.features(leaf), wanted).mean()
+        total = config.mse_weight * mse + config.perceptual_weight * far
+        (gradient,) = torch.autograd.grad(total, leaf)
+        return gradient, {"mse": mse.item(), "perceptual": far.item()}
+
+    def _adversary(
+        self, adversary: nn.Module, made: Tensor, images: Tensor, with_r1: bool
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The adversary's gradients into its parameters; its pull on the made pictures."""
+        config = self.config
+        leaf = made.detach().requires_grad_()
+        logits = adversary(leaf, None)
+        (pull,) = torch.autograd.grad(F.softplus(-logits).mean(), leaf, retain_graph=True)
+        loss = F.softplus(logits).mean()
+        real = images.detach().requires_grad_(with_r1)
+        real_logits = adversary(real, None)
+        loss = loss + F.softplus(-real_logits).mean()
+        told = {
+            "D": loss.item(),
+            "logits_made": logits.mean().item(),
+            "logits_real": real_logits.mean().item(),
+        }
+        if with_r1:
+            # Lazy regularisation (Karras et al. 2020, section 4): rarer, and as much stronger.
+            (slope,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+            r1 = slope.square().sum(dim=(1, 2, 3)).mean()
+            loss = loss + config.gamma / 2 * config.r1_interval * r1
+        loss.backward()
+        return pull, told

@@ -19,10 +19,12 @@ class PretrainConfig:
     name: str = "model"
     # Dataset that it is to draw.
     dataset: str = "dataset/${character}"
+    # Model whose generator is the start; null: random weights.
+    resume_from: str | None = None
     seed: int = 0
     # auto | cpu | cuda
     device: str = "auto"
-    # Shape of the networks; the discriminator's is not used.
+    # Shape of the networks; with resume_from the generator has that model's.
     network: NetworkConfig = field(default_factory=NetworkConfig)
     # As train.precision.
     precision: str = "auto"
@@ -39,6 +41,14 @@ class PretrainConfig:
     perceptual_weight: float = 1.0
     prior_weight: float = 1e-3
     perceptual: str = "lpips-alex"
+    # Strength of the adversary, whose gradient on a picture is so many times as long as that of the
+    # other losses; 0: none. From so many thousand images on.
+    adversarial: float = 0.0
+    adversarial_from: float = 4.0
+    # The adversary's rate, weight of R1, and steps between R1's.
+    discriminator_lr: float = 2e-3
+    gamma: float = 1.0
+    r1_interval: int = 16
     # Noise on latents while learning, against latents that lie too close.
     noise: float = 0.1
     # Half-life of the averaged networks in thousand images.
@@ -56,6 +66,8 @@ class PretrainConfig:
     # Decoded images are kept in memory if they take at most so many gigabytes.
     cache_gb: float = 4.0
     threads: int | None = None
+    # Store the networks in half precision.
+    store_half: bool = False
 
     def __post_init__(self) -> None:
         check_choice("pretrain.device", self.device, ("auto", "cpu", "cuda"))
@@ -65,6 +77,10 @@ class PretrainConfig:
         check_range("pretrain.batch", self.batch, 1, 4096)
         for name in ("generator_lr", "encoder_lr"):
             check_range(f"pretrain.{name}", getattr(self, name), 0, 1, low_open=True)
+        check_range("pretrain.discriminator_lr", self.discriminator_lr, 0, 1, low_open=True)
+        check_range("pretrain.r1_interval", self.r1_interval, 1, 10_000)
+        for name in ("adversarial", "adversarial_from", "gamma"):
+            check_range(f"pretrain.{name}", getattr(self, name), 0, 1e6)
         check_range("pretrain.breadth", self.breadth, 4, 256)
         for name in ("mse_weight", "perceptual_weight", "prior_weight", "noise", "ema_kimg"):
             check_range(f"pretrain.{name}", getattr(self, name), 0, 1e6)

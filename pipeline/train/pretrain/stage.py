@@ -1,7 +1,7 @@
-"""The pretrain stage: dataset -> model without a discriminator, a start for train.
+"""The pretrain stage: dataset -> model, a start for train or a model of its own.
 
     dataset -> autoencoder (encoder + generator) -> where the latents lie -> mapping network
-            -> architecture.json, G.safetensors, G_ema.safetensors, crop_rule.json, pretrain.json
+            -> architecture.json, G, G_ema (and D) as .safetensors, crop_rule.json, pretrain.json
 
 `stats.jsonl` and `samples/` (held-out pictures above what became of them; at the end random
 pictures) are the learning curve. The encoder is not kept. States to go on from lie in `work/` of
@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,19 +24,19 @@ from torch import Tensor
 from pipeline.console import catch_stop, progress, say
 from pipeline.data.crop_rule import read_crop_rule
 from pipeline.data.dataset import Dataset
-from pipeline.errors import ConfigError, Interrupted
+from pipeline.errors import ConfigError, Interrupted, ModelError
 from pipeline.files import put_text
 from pipeline.metrics import perceptual
 from pipeline.metrics.closeness import psnr_db
 from pipeline.models import checkpoint
-from pipeline.models.build import build
+from pipeline.models.build import Generator, build
 from pipeline.models.precision import choose_precision, set_precision
 from pipeline.train.averaged_state import AveragedState
 from pipeline.train.images import TrainingImages
 from pipeline.train.logbook import Logbook
 from pipeline.train.plain_loop import AGAIN, PlainLoop
 from pipeline.train.pretrain import mapping
-from pipeline.train.pretrain.autoencoder import Autoencoder, losses
+from pipeline.train.pretrain.autoencoder import Autoencoder, Task
 from pipeline.train.pretrain.config import PretrainConfig
 from pipeline.train.stage import threads
 from torch_utils import rng
@@ -80,7 +80,7 @@ def run(
         return _figures(out)
     with threads(config.threads), catch_stop() as stop:
         job = _job(config, inputs, out)
-        state = _state(job)
+        state = _state(job, inputs.get("resume_from"))
         went_on = state.restore(out / WORK)
         begin = f"going on from {state.images_seen / 1000:g} kimg" if went_on else "starting"
         say(
@@ -123,21 +123,39 @@ def _job(config: PretrainConfig, inputs: Mapping[str, Path], out: Path) -> Job:
     )
 
 
-def _state(job: Job) -> AveragedState[Autoencoder]:
+def _state(job: Job, base: Path | None) -> AveragedState[Autoencoder]:
     config, images = job.config, job.images
     rng.seed_global(config.seed, 0, 0, "pretrain weights")
-    generator, _ = build(
-        config.network, images.height, images.channels, 0, images.height != 2 * images.width
-    )
-    network = Autoencoder(generator, config.breadth).to(job.device)
+    shape = (images.height, images.channels, 0, images.height != 2 * images.width)
+    generator, discriminator = build(config.network, *shape)
+    if base is not None:
+        generator = _generator_of(config, base, images)
+    adversary = discriminator if config.adversarial > 0 else None
+    network = Autoencoder(generator, adversary, config.breadth).to(job.device)
     network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_precision(network, job.precision, False, job.device)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [*network.generator.synthesis.parameters()], "lr": config.generator_lr},
         {"params": [*network.encoder.parameters()], "lr": config.encoder_lr},
     ]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    return AveragedState.begin("pretrain", network, optimizer)
+    if adversary is not None:
+        rate = config.discriminator_lr
+        groups.append({"params": [*adversary.parameters()], "lr": rate, "betas": (0.0, 0.99)})
+    return AveragedState.begin("pretrain", network, torch.optim.Adam(groups, betas=(0.9, 0.99)))
+
+
+def _generator_of(config: PretrainConfig, base: Path, images: TrainingImages) -> Generator:
+    """The averaged generator of a model; ModelError where it makes other pictures."""
+    generator = cast(Generator, checkpoint.load(base)["G_ema"])
+    height, width = generator.synthesis.img_size
+    made = (width, height, generator.img_channels, generator.c_dim)
+    if made != (images.width, images.height, images.channels, 0):
+        raise ModelError(
+            f"pretrain.resume_from={config.resume_from} makes pictures of {width}x{height} px with "
+            f"{generator.img_channels} channels and {generator.c_dim} label values, but those of "
+            f"{config.dataset} are {images.width}x{images.height} with {images.channels} and none."
+        )
+    return generator
 
 
 def _train(job: Job, state: AveragedState[Autoencoder], stop: Callable[[], bool]) -> dict[str, Any]:
@@ -145,7 +163,8 @@ def _train(job: Job, state: AveragedState[Autoencoder], stop: Callable[[], bool]
     config = job.config
     length = round(config.kimg * 1000)
     logbook = Logbook(job.out, state.images_seen)
-    parameters = list(state.network.parameters())
+    task = Task(config, job.metric, job.bf16)
+    drawing = [*state.network.generator.parameters(), *state.network.encoder.parameters()]
 
     def batches() -> Iterator[tuple[int, Tensor]]:
         for start in range(state.images_seen, length, config.batch):
@@ -153,10 +172,9 @@ def _train(job: Job, state: AveragedState[Autoencoder], stop: Callable[[], bool]
 
     def step(images: Tensor) -> Mapping[str, float]:
         rng.seed_global(config.seed, 0, state.images_seen, "pretrain noise")
-        total, parts = losses(state.network, images, config, job.metric, job.bf16)
         state.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        parts = task.backward(state.network, images, state.images_seen)
+        torch.nn.utils.clip_grad_norm_(drawing, 5.0)
         state.optimizer.step()
         return parts
 
@@ -227,7 +245,11 @@ def _finish(
         raise Interrupted(f"pretrain: stopped, all but the mapping network is saved; {AGAIN}")
     generator.mapping.w_avg.copy_(latents.mean(dim=0))
     last = distances[-max(1, len(distances) // 20) :]
-    checkpoint.save(job.out, {"G": generator, "G_ema": generator})
+    state.network.generator.mapping.load_state_dict(generator.mapping.state_dict())
+    networks = {"G": state.network.generator, "G_ema": generator}
+    if state.network.discriminator is not None:
+        networks["D"] = state.network.discriminator
+    checkpoint.save(job.out, networks, half=config.store_half)
     logbook = Logbook(job.out, state.images_seen + 1, events=False)
     logbook.write_samples(state.images_seen + 1, _random_pictures(job, network), SHOWN)
     logbook.close()
