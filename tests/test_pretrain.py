@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from pipeline import weights
 from pipeline.models import checkpoint
@@ -95,6 +96,44 @@ def test_train_goes_on_from_it_with_a_new_discriminator(root, store, model):
     assert done.returncode == 0, done.stderr
     assert "no discriminator, so one with random weights learns" in done.stdout
     assert (store / "model" / "x" / "v2" / "D.safetensors").is_file()
+
+
+@needs_weights
+def test_with_an_adversary_it_goes_on_from_a_start(root, store, model):
+    """From the first model's generator; the adversary joins in after 0.08 kimg and is kept."""
+    done = subprocess.run(
+        command(
+            store, "stage=pretrain", *SMALL, "pretrain.name=sharp", "pretrain.adversarial=0.5",
+            "pretrain.resume_from=model/x:v1", "pretrain.adversarial_from=0.08",
+            "pretrain.r1_interval=4", "pretrain.store_half=true",
+        ),
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = store / "model" / "sharp" / "v1"
+    lines, before = (
+        [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+        for folder in (made, model)
+    )
+    assert lines[0]["loss_perceptual"] < before[0]["loss_perceptual"]
+    assert "loss_D" not in lines[0]
+    assert 0.5 < lines[-1]["loss_D"] < 2
+    assert set(checkpoint.read_architecture(made)) == {"G", "D", "G_ema"}
+    assert load_file(made / "G_ema.safetensors")["synthesis.b4.conv1.weight"].dtype == torch.float16
+
+
+@needs_weights
+def test_a_start_of_another_size_is_refused(root, store, model):
+    done = subprocess.run(
+        command(
+            store, "stage=pretrain", *SMALL, "pretrain.name=other",
+            f"pretrain.resume_from={root}/assets/start-64",
+        ),
+        cwd=root, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "makes pictures of 64x64 px" in done.stderr
+    assert "are 32x32" in done.stderr
 
 
 @needs_weights
