@@ -160,7 +160,8 @@ report: setup ## one HTML page about all of it: CHARACTER=ganyu
 
 # ---- keeping house -----------------------------------------------------------------------------
 
-test: setup ## run the whole test suite
+test: setup ## run the whole test suite (installs a Chromium for the tests of pages, where none is)
+	@$(PY) -m scripts.install_browser
 	$(PY) -m pytest -n auto --dist loadfile
 
 lint: setup ## ruff and mypy

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from pipeline.edit.client import Client
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -46,6 +48,12 @@ class StudioProcess:
         found = re.search(r"http://\S+", line)
         assert found, line + (self.folder / "log").read_text()
         self.address = found.group()
+
+    def warm(self, seconds: float) -> None:
+        """Wait until a worker has answered: the first one starts slowly on a busy machine."""
+        with Client(self.address) as client:
+            client.wait("state", seconds=seconds)
+            client.request("DELETE", f"/api/sessions/{client.session}")
 
     @property
     def port(self) -> int:

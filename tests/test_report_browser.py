@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,10 +13,9 @@ import report_artifacts
 
 from pipeline.evaluate.config import ReportConfig
 from pipeline.evaluate.stage import REPORT, run
+from scripts.install_browser import installed
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+BROWSER = installed()
 
 WIDTHS = (360, 1280)
 
