@@ -279,7 +279,9 @@ def test_both_sides_of_a_row_run(row: Row) -> None:
     assert work.flops is None or work.flops > 0
 
 
-@pytest.mark.parametrize("key", ["train-stylegan2-128", "train-stylegan3-t-128", "preprocess"])
+@pytest.mark.parametrize(
+    "key", ["train-stylegan2-128", "train-stylegan3-t-128", "preprocess", "studio-drag-256"]
+)
 def test_rows_that_measure_themselves(key: str) -> None:
     result = run_row(next(row for row in ROWS if row.key == key), CPU)
     assert result.outcome is not None

@@ -9,6 +9,7 @@ from scripts.benchmarks import (
     inverting,
     operators,
     preparing,
+    studio,
     training,
 )
 from scripts.benchmarks.rows import Row
@@ -21,4 +22,5 @@ ROWS: tuple[Row, ...] = (
     *inverting.ROWS,
     *preparing.ROWS,
     *graphics.ROWS,
+    *studio.ROWS,
 )
