@@ -79,14 +79,20 @@ class Task:
         if adversary is not None and images_seen >= 1000 * config.adversarial_from:
             step = images_seen // config.batch
             pull, told = self._adversary(adversary, made, images, step % config.r1_interval == 0)
-            # As long as the other gradient, times the setting (Esser et al. 2021, eq. 7).
-            gradient = gradient + pull * (
-                config.adversarial * gradient.norm() / (pull.norm() + TINY)
-            )
+            # As long as the other gradient, times the strength (Esser et al. 2021, eq. 7).
+            strength = config.adversarial * self._ramp(images_seen)
+            gradient = gradient + pull * (strength * gradient.norm() / (pull.norm() + TINY))
             parts |= told
         prior = w.square().mean()
         torch.autograd.backward([made, config.prior_weight * prior], [gradient, None])
         return parts | {"prior": prior.item()}
+
+    def _ramp(self, images_seen: int) -> float:
+        """0 where the adversary begins, 1 where it has its full strength."""
+        config = self.config
+        rising = 1000 * config.adversarial_ramp
+        since = images_seen - 1000 * config.adversarial_from
+        return 1.0 if since >= rising else max(0.0, since / rising)
 
     def _likeness(self, made: Tensor, images: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Gradient with respect to the made pictures of how unlike the images they are."""

@@ -42,9 +42,11 @@ class PretrainConfig:
     prior_weight: float = 1e-3
     perceptual: str = "lpips-alex"
     # Strength of the adversary, whose gradient on a picture is so many times as long as that of the
-    # other losses; 0: none. From so many thousand images on.
+    # other losses; 0: none. It learns from so many thousand images on, and within so many more its
+    # strength rises from 0.
     adversarial: float = 0.0
     adversarial_from: float = 4.0
+    adversarial_ramp: float = 6.0
     # The adversary's rate, weight of R1, and steps between R1's.
     discriminator_lr: float = 2e-3
     gamma: float = 1.0
@@ -79,7 +81,7 @@ class PretrainConfig:
             check_range(f"pretrain.{name}", getattr(self, name), 0, 1, low_open=True)
         check_range("pretrain.discriminator_lr", self.discriminator_lr, 0, 1, low_open=True)
         check_range("pretrain.r1_interval", self.r1_interval, 1, 10_000)
-        for name in ("adversarial", "adversarial_from", "gamma"):
+        for name in ("adversarial", "adversarial_from", "adversarial_ramp", "gamma"):
             check_range(f"pretrain.{name}", getattr(self, name), 0, 1e6)
         check_range("pretrain.breadth", self.breadth, 4, 256)
         for name in ("mse_weight", "perceptual_weight", "prior_weight", "noise", "ema_kimg"):
