@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_without_a_gpu_nothing_asks_for_cuda_kernels(elsewhere: Path) -> None:
 
 
 def test_the_command_goes_on_without_a_compiler(root: Path, tmp_path: Path) -> None:
-    """`make setup` must not fail for it; --strict must. An existing build is found all the same."""
+    """`make setup` must not fail for it; --strict must."""
     environment = {**os.environ, "PATH": str(tmp_path), "CXX": "", "PYTHONPATH": str(root)}
     driver = (
         "import sys, pathlib; from torch_utils import native;"
@@ -108,6 +109,43 @@ def test_the_command_goes_on_without_a_compiler(root: Path, tmp_path: Path) -> N
         assert "No C++ compiler" in result.stdout
         assert f"{PLAIN}, several times slower: not built" in result.stdout
         assert "Traceback" not in result.stderr
+
+
+def build_elsewhere(root: Path, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """`python -m scripts.build_kernels --strict` with that folder for what it builds."""
+    driver = (
+        "import pathlib, sys; from torch_utils import native;"
+        "native.BUILD_ROOT = pathlib.Path(sys.argv.pop(1));"
+        "from scripts.build_kernels import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", driver, str(folder), "--strict"],
+        env={**os.environ, "PYTHONPATH": str(root), **environment},
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_what_is_built_needs_no_compiler(root: Path, tmp_path: Path) -> None:
+    if not native.status().loaded:
+        pytest.skip(f"compiled operators: {native.status().reason}")
+    there = tmp_path / "kernels" / native.stamp() / native.library_path().name
+    there.parent.mkdir(parents=True)
+    shutil.copy(native.library_path(), there)
+    result = build_elsewhere(root, tmp_path / "kernels", PATH=str(tmp_path), CXX="")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith("Operators on the CPU: compiled")
+
+
+def test_a_library_that_cannot_be_loaded_is_made_anew(root: Path, tmp_path: Path) -> None:
+    """As its message promises: "(run: make kernels)"."""
+    there = tmp_path / "kernels" / native.stamp() / native.library_path().name
+    there.parent.mkdir(parents=True)
+    there.write_text("no library")
+    false = program(tmp_path / "bin", "g++", "14")  # says who it is, and makes nothing
+    result = build_elsewhere(root, tmp_path / "kernels", CXX=str(false))
+    assert result.returncode == 1
+    assert "could not compile" in result.stdout
+    assert not there.exists()
 
 
 TWO_BUILDS = """

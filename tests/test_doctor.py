@@ -72,6 +72,21 @@ def test_a_driver_without_a_torch_for_it(root: Path, tmp_path: Path) -> None:
     assert "CPU only" in line(said, "device")
 
 
+def test_without_what_windows_lacks(root: Path, tmp_path: Path) -> None:
+    """The doctor tells a user of Windows about WSL: nothing on its way may ask for fcntl."""
+    (tmp_path / "fcntl.py").write_text("raise ModuleNotFoundError('No module named fcntl')")
+    driver = (
+        "import platform; platform.system = lambda: 'Windows';"
+        "from scripts.doctor import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", driver],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{root}"},
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "WSL 2" in line(result.stdout, "Windows"), result.stderr
+
+
 @pytest.fixture
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch as it answers beside an Ada card, built for CUDA 12.4."""

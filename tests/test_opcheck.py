@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from torch_utils import native
+from torch_utils.ops import compiled, mixed_conv2d
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.conv3x3 import LEAST_CHANNELS, serves
@@ -108,16 +110,40 @@ def test_torch_compile_takes_it_whole() -> None:
     assert serves(x, w, (1, 1), 1)
     wanted = [x.requires_grad_(), w.requires_grad_(), style.requires_grad_(), b.requires_grad_()]
     plain = layer(x, w, style, b, f, f12)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")(x, w, style, b, f, f12)
-    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4)
+    ours = torch.compile(layer, fullgraph=True, backend="aot_eager")(x, w, style, b, f, f12)
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
     dy = torch.randn(plain.shape)
-    for ours, expected in zip(
-        torch.autograd.grad(compiled, wanted, dy),
+    for found, expected in zip(
+        torch.autograd.grad(ours, wanted, dy),
         torch.autograd.grad(plain, wanted, dy),
         strict=True,
     ):
-        error = (ours - expected).abs().max() / expected.abs().max()
+        error = (found - expected).abs().max() / expected.abs().max()
         assert float(error) < 1e-5
+
+
+def test_torch_compile_takes_mixed_convolutions_whole() -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn([1, 32, 8, 8]), torch.randn([32, 32, 3, 3])
+
+    def run(x: Tensor) -> Tensor:
+        return mixed_conv2d.conv2d(x, w, padding=(1, 1))
+
+    whole = torch.compile(run, fullgraph=True, backend="aot_eager")
+    assert torch.equal(whole(x), run(x))
+
+
+@pytest.mark.parametrize("of_y", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("of_dy", [torch.contiguous_format, torch.channels_last])
+def test_a_gpus_gradient_lies_as_the_output_did(
+    of_y: torch.memory_format, of_dy: torch.memory_format
+) -> None:
+    """What torch.compile is told without a GPU is what csrc/cuda/ops_cuda.cpp allocates."""
+    with FakeTensorMode():
+        dy = torch.empty([2, 8, 4, 4], device="cuda", memory_format=of_dy)
+        y = torch.empty([2, 8, 4, 4], device="cuda", memory_format=of_y)
+        dx, _ = compiled.operators().bias_lrelu_backward(dy, y, 1.4, 0.2, -1.0)
+    assert dx.is_contiguous(memory_format=of_y)
 
 
 @pytest.mark.parametrize("device", DEVICES)

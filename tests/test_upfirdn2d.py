@@ -153,3 +153,34 @@ def test_resampling_keeps_the_centre_in_place() -> None:
     torch.testing.assert_close(up, (torch.arange(8, 56) + 0.5) / 2)
     down = downsample2d(ramp, f)[0, 0, 8, 4:-4]
     torch.testing.assert_close(down, (torch.arange(4, 12) + 0.5) * 2)
+
+
+def test_a_filter_first_met_without_gradients_serves_those_with() -> None:
+    """As when a model is sampled in inference mode and then trained."""
+    f = setup_filter([1, 3, 3, 1])
+    with torch.inference_mode():
+        expected = upsample2d(torch.ones([1, 2, 5, 4]), f)
+    x = torch.ones([1, 2, 5, 4], requires_grad=True)
+    y = upsample2d(x, f)
+    assert torch.equal(y, expected)
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert torch.allclose(dx[:, :, 1:-1, 1:-1], torch.full([], 4.0))
+
+
+def test_a_filter_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        f = setup_filter([1, 3, 3, 1])
+        x = torch.rand([1, 2, 5, 4])
+        first = upsample2d(x, f)
+        assert torch.allclose(first, upsample2d(x, setup_filter([1, 3, 3, 1])))
+        f.mul_(2)
+        assert torch.allclose(upsample2d(x, f), 2 * first)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-12])
+def test_a_faint_filter_is_no_other_filter(scale: float) -> None:
+    """Whether two dimensions are an outer product is told relative to the taps."""
+    f = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    x = torch.rand([1, 1, 4, 4], generator=torch.Generator().manual_seed(0))
+    expected = upfirdn2d(x, f) * scale
+    torch.testing.assert_close(upfirdn2d(x, f * scale), expected, atol=0, rtol=1e-5)

@@ -9,7 +9,6 @@ compute.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import os
@@ -112,15 +111,18 @@ def runs_on(x: torch.Tensor) -> bool:
     if x.numel() == 0:
         return False
     if x.device.type == "cpu":
-        return x.dtype in (torch.float32, torch.float64) and _loaded("cpu")
+        return x.dtype in (torch.float32, torch.float64) and loaded_on("cpu")
     if x.device.type == "cuda":
-        return x.is_floating_point() and x.element_size() > 1 and _loaded("cuda")
+        return x.is_floating_point() and x.element_size() > 1 and loaded_on("cuda")
     return False
 
 
 @torch.compiler.assume_constant_result
-def _loaded(device_type: str) -> bool:
-    """torch.compile takes the answer as it is: it could not follow how a library is loaded."""
+def loaded_on(device_type: str) -> bool:
+    """Whether the operators of "cpu" or "cuda" are compiled ones.
+
+    torch.compile takes the answer as it is: it could not follow how a library is loaded.
+    """
     return status_on(torch.device(device_type)).loaded
 
 
@@ -198,13 +200,18 @@ def _tables() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
 def build(report: Report | None = None) -> Path:
     """Compile the operators for this processor; returns the library.
 
-    Two builds at once are safe: the second waits, then finds the first one's result.
-    Raises BuildError where there is no compiler, or where it fails.
+    Two builds at once are safe: the second waits, then finds the first one's result. A library that
+    is there is made anew only where it cannot be loaded. Raises BuildError where one must be made
+    and there is no compiler, or where it fails.
     """
     if os.name == "nt":
         raise BuildError("The compiled operators are made for Linux and macOS; torch's run here.")
+    library = library_path()
+    if library.is_file() and _load(library, "build_stamp", stamp, lambda: "").loaded:
+        return library
     cxx = _usable_compiler()
-    return _build(library_path(), lambda: _cpu_ninja_file(cxx), cxx, report)
+    library.unlink(missing_ok=True)
+    return _build(library, lambda: _cpu_ninja_file(cxx), cxx, report)
 
 
 def build_cuda(report: Report | None = None) -> Path | None:
@@ -281,6 +288,8 @@ def _usable_toolkit(cxx: str) -> Toolkit:
 def _build(
     target: Path, ninja_file: Callable[[], str], made_by: str, report: Report | None
 ) -> Path:
+    import fcntl  # Windows has none, and builds nothing
+
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -245,7 +245,7 @@ def _register_bias_lrelu() -> None:
 
     @torch.library.register_fake(of_gradient)
     def _(dy: Tensor, y: Tensor, gain: float, slope: float, clamp: float) -> tuple[Tensor, Tensor]:
-        return _empty(dy, dy.shape), dy.new_empty([dy.shape[1]])
+        return _empty(y, y.shape), dy.new_empty([dy.shape[1]])
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, bias, *constants = inputs

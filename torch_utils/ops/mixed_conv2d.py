@@ -70,7 +70,7 @@ def pack(x: Tensor) -> Tensor:
 
 def unpack(y: Tensor) -> Tensor:
     """The way back."""
-    is_compiled = native.status().loaded and y.numel() > 0
+    is_compiled = native.loaded_on("cpu") and y.numel() > 0
     unpacked: Tensor = _operators().unpack_bfloat16(y) if is_compiled else _Unpack.apply(y)
     return unpacked
 

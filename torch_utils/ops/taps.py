@@ -43,11 +43,15 @@ def mirrored(taps: Tensor) -> Tensor:
 
 def _remembered(f: Tensor, purpose: tuple[Any, ...], derive: Callable[[Tensor], Tensor]) -> Tensor:
     if torch.compiler.is_compiling():
-        return derive(f)  # a compiled graph holds the result
+        # Part of the graph, anew at each call; on a GPU that waits for the device.
+        return derive(f)
+    if f.is_inference():
+        return derive(f)  # such tensors do not say when they change
     known = _derived.setdefault(f, {})
     version, result = known.get(purpose, (None, None))
     if version != f._version:
-        result = derive(f)
+        with torch.inference_mode(False):  # a later call may need gradients
+            result = derive(f)
         known[purpose] = (f._version, result)
     return result
 
@@ -65,5 +69,6 @@ def _separated(taps: Tensor) -> Tensor:
         return taps
     total = taps.sum()
     line = taps.sum(0) / total.abs().sqrt() if total > 0 else taps.diag()
-    exact = torch.allclose(torch.outer(line, line), taps, rtol=1e-6, atol=1e-9)
+    near = 1e-9 * float(taps.abs().max())
+    exact = torch.allclose(torch.outer(line, line), taps, rtol=1e-6, atol=near)
     return line if exact else taps
