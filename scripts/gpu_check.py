@@ -121,13 +121,14 @@ def _measure(device: object, quick: bool, repeats: int, compiled: bool) -> dict:
     import torch
 
     from pipeline.console import progress
+    from scripts.benchmarks.measure import ceilings
     from scripts.gpu_checks import speed, steps
 
     assert isinstance(device, torch.device)
     on_gpu = device.type == "cuda"
     works = speed.works(1.0 if on_gpu else 1 / 16)
     dtypes = [torch.float32, torch.float16, torch.bfloat16] if on_gpu else [torch.float32]
-    top = speed.ceilings(device, repeats)
+    top = ceilings(device, repeats)
     timings = []
     with progress("Measuring", len(works) * len(dtypes), "rows") as bar:
         for work in works:

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -30,21 +31,48 @@ double activated(double u, double gain, double slope, double clamp) {
   return std::clamp(u * (u > 0 ? gain : gain * slope), -clamp, clamp);
 }
 
+// A filter of one kind or the other: taps of an axis, or [rows][columns], in part mirrored.
+struct Filter {
+  int count;
+  bool square;
+  std::vector<float> taps;
+
+  static Filter random(int count, bool square) {
+    Filter f{count, square, values(square ? count * count : count)};
+    if (!square) return f;
+    for (float& tap : f.taps) tap /= count;
+    if (between(0, 1))
+      for (int row = 0; row < count / 2; ++row)
+        std::copy_n(f.taps.begin() + row * count, count, f.taps.begin() + (count - 1 - row) * count);
+    return f;
+  }
+  double at(int row, int column) const {
+    return square ? double(taps[row * count + column]) : double(taps[row]) * taps[column];
+  }
+  const float* line() const { return square ? nullptr : taps.data(); }
+  const float* plane() const { return square ? taps.data() : nullptr; }
+};
+
 double worst_filtered_lrelu() {
   const float gain = 1.4f, slope = 0.2f, clamp = 0.8f, bias = 0.1f;
   double worst = 0;
-  for (int trial = 0; trial < 150; ++trial) {
-    const int up = between(1, 4), down = between(1, 3), up_count = between(1, 12);
-    const int down_count = between(1, 9), up_start = between(0, 9);
-    const int w = between(1, 40), h = between(1, 20), mid_w = w * up + 3, mid_h = h * up + 2;
-    const int out_w = std::max(1, (mid_w - down_count) / down + 1);
-    const int out_h = std::max(1, (mid_h - down_count) / down + 1);
-    const auto x = values(w * h), up_taps = values(up_count), down_taps = values(down_count);
+  for (int trial = 0; trial < 200; ++trial) {
+    const int up = between(1, 4), down = between(1, 3);
+    const Filter ups = Filter::random(between(1, 12), trial % 3 == 1);
+    const Filter downs = Filter::random(between(1, 9), trial % 3 == 2);
+    const int up_start = between(-3, 9), down_start = between(-4, 3);
+    // Every fifth is long enough for more phases than the factors ask for.
+    const int w = trial % 5 ? between(1, 40) : between(130, 150), h = between(1, 20);
+    const int mid_w = w * up + 3, mid_h = h * up + 2;
+    const int out_w = std::max(1, (mid_w - downs.count) / down + 1);
+    const int out_h = std::max(1, (mid_h - downs.count) / down + 1);
+    const auto x = values(w * h);
     PlaneJob<float> job{};
-    job.x = {w,        mid_w, out_w,          up,       down,            up_start,
-             0,        up_taps.data(), up_count, down_taps.data(), down_count};
-    job.y = {h,        mid_h, out_h,          up,       down,            up_start,
-             0,        up_taps.data(), up_count, down_taps.data(), down_count};
+    job.x = {w,          mid_w,      out_w,     up,           down,        up_start,
+             down_start, ups.line(), ups.count, downs.line(), downs.count};
+    job.y = {h,          mid_h,      out_h,     up,           down,        up_start,
+             down_start, ups.line(), ups.count, downs.line(), downs.count};
+    job.up_taps_2d = ups.plane(), job.down_taps_2d = downs.plane();
     job.activation = Activation::kLreluMask;
     job.bias = bias, job.gain = gain, job.slope = slope, job.clamp = clamp;
     const int period = phases_of(up, down, mid_w);
@@ -57,22 +85,22 @@ double worst_filtered_lrelu() {
     for (int row = 0; row < mid_h; ++row)
       for (int column = 0; column < mid_w; ++column) {
         double u = 0;
-        for (int a = 0; a < up_count; ++a)
-          for (int b = 0; b < up_count; ++b) {
+        for (int a = 0; a < ups.count; ++a)
+          for (int b = 0; b < ups.count; ++b) {
             const int i = row + a - up_start, j = column + b - up_start;
             if (i < 0 || j < 0 || i % up || j % up || i / up >= h || j / up >= w) continue;
-            u += double(up_taps[a]) * up_taps[b] * (x[i / up * w + j / up] + bias);
+            u += ups.at(a, b) * (x[i / up * w + j / up] + bias);
           }
         mid[row * mid_w + column] = activated(u, gain, slope, clamp);
       }
     for (int row = 0; row < out_h; ++row)
       for (int column = 0; column < out_w; ++column) {
         double sum = 0;
-        for (int a = 0; a < down_count; ++a)
-          for (int b = 0; b < down_count; ++b) {
-            const int i = row * down + a, j = column * down + b;
-            if (i < mid_h && j < mid_w)
-              sum += double(down_taps[a]) * down_taps[b] * mid[i * mid_w + j];
+        for (int a = 0; a < downs.count; ++a)
+          for (int b = 0; b < downs.count; ++b) {
+            const int i = row * down + a + down_start, j = column * down + b + down_start;
+            if (i >= 0 && j >= 0 && i < mid_h && j < mid_w)
+              sum += downs.at(a, b) * mid[i * mid_w + j];
           }
         worst = std::max(worst, std::abs(sum - y[row * out_w + column]));
       }
@@ -120,11 +148,44 @@ double worst_bias_lrelu() {
   return worst;
 }
 
+// Bits that differ from rounding to nearest, ties to even, one value after another; and back.
+double wrong_bfloat16_bits() {
+  int wrong = 0;
+  for (int trial = 0; trial < 60; ++trial) {
+    const std::size_t channels = between(1, 9), plane = between(1, 70);
+    const std::size_t begin = between(0, plane - 1), end = between(begin + 1, plane);
+    std::vector<std::uint32_t> bits(channels * plane);
+    for (auto& b : bits) {
+      b = random_bits();
+      if (b % 5 == 0) b = (b & 0xffff0000u) | 0x8000u;       // a tie
+      if ((b & 0x7f800000u) == 0x7f800000u) b &= 0xff800000u;  // infinite, not "not a number"
+    }
+    std::vector<float> x(bits.size()), back(bits.size(), 7.0f);
+    std::memcpy(x.data(), bits.data(), 4 * bits.size());
+    std::vector<std::uint16_t> y(bits.size(), 7);
+    kernels.pack_bfloat16(x.data(), plane, channels, begin, end, y.data());
+    kernels.unpack_bfloat16(y.data(), plane, channels, begin, end, back.data());
+    for (std::size_t c = 0; c < channels; ++c)
+      for (std::size_t p = 0; p < plane; ++p) {
+        const bool inside = p >= begin && p < end;
+        const std::uint32_t exact = bits[c * plane + p], low = exact & 0xffffu;
+        std::uint32_t high = exact >> 16;
+        if (low > 0x8000u || (low == 0x8000u && high % 2)) ++high;
+        std::uint32_t found;
+        std::memcpy(&found, &back[c * plane + p], 4);
+        wrong += y[p * channels + c] != (inside ? high : 7u);
+        wrong += inside ? found != high << 16 : back[c * plane + p] != 7.0f;
+      }
+  }
+  return wrong;
+}
+
 }  // namespace
 
 int main() {
-  const double errors[] = {worst_filtered_lrelu(), worst_convolution(), worst_bias_lrelu()};
-  std::printf("%s: filtered_lrelu %.1e, convolution %.1e, bias_lrelu %.1e\n", kernels.name,
-              errors[0], errors[1], errors[2]);
+  const double errors[] = {worst_filtered_lrelu(), worst_convolution(), worst_bias_lrelu(),
+                           wrong_bfloat16_bits()};
+  std::printf("%s: filtered_lrelu %.1e, convolution %.1e, bias_lrelu %.1e, bfloat16 %.0f bits\n",
+              kernels.name, errors[0], errors[1], errors[2], errors[3]);
   return *std::max_element(std::begin(errors), std::end(errors)) > 5e-6;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -243,6 +244,16 @@ def test_a_reference_that_does_not_fit_is_left_out_with_a_reason(
     assert result.outcome is None
     assert "12 GiB" in result.reason
     assert "4.0 GiB are free" in result.reason
+
+
+def test_a_gpus_ceiling_fills_the_gpu() -> None:
+    """A product whose blocks (of 128 x 128) an H100 runs in few rounds, the last one half empty,
+    would be a low ceiling, beside which every kernel looks good."""
+    processors = 132
+    side, copy_bytes = measure.CEILING_SIZES["cuda"]
+    rounds = (side / 128) ** 2 / processors
+    assert rounds / math.ceil(rounds) > 0.95
+    assert copy_bytes > 10 * 50 * measure.MIB  # its cache
 
 
 def test_every_target_must_be_reached() -> None:

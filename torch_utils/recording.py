@@ -48,7 +48,8 @@ class Recording:
             and what stays where it is (weights).
         recorder: how its work is recorded.
 
-    A call's outputs are overwritten by the next call; who keeps them must copy.
+    A call's outputs are overwritten by the next call, and where several recordings share a recorder
+    by those of the others that were recorded earlier; who keeps them must copy.
     """
 
     def __init__(self, function: Callable[..., Outputs], recorder: Recorder) -> None:

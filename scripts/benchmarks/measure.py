@@ -22,9 +22,9 @@ Call = Callable[[], object]
 Clock = Callable[[], float]
 
 MIB = 1 << 20
-# The matrix product and the copy that the ceilings are taken from: larger than any cache.
-PRODUCT_SIDE = 1536
-COPY_BYTES = 256 * MIB
+# The side of the matrix product and the bytes of the copy that the ceilings are taken from: larger
+# than any cache, and on a GPU enough to keep all of its processors busy for a while.
+CEILING_SIZES = {"cpu": (1536, 256 * MIB), "cuda": (8192, 1024 * MIB)}
 # A call shorter than this is repeated within a sample, else the clock and the caches decide.
 SHORTEST_SAMPLE = 0.05
 # A call longer than this is a sample by itself; no second call is needed to see that.
@@ -89,17 +89,22 @@ def _loops(side: Call, device: torch.device, clock: Clock) -> int:
 
 
 def ceilings(device: torch.device, repeats: int = 5, clock: Clock = time.perf_counter) -> Ceilings:
-    """The machine's matrix product and copy, the best of some repeats."""
-    a = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device=device)
-    b = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device=device)
-    source = torch.empty(COPY_BYTES // 4, device=device)
+    """The machine's copy and float32 matrix product (no tf32), the best of some repeats."""
+    side, copy_bytes = CEILING_SIZES[device.type]
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
+    source = torch.empty(copy_bytes // 4, device=device)
     target = torch.empty_like(source)
-    (product, copied) = interleaved(
-        [lambda: torch.mm(a, b), lambda: target.copy_(source)], repeats, device, clock
-    )
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        (product, copied) = interleaved(
+            [lambda: torch.mm(a, b), lambda: target.copy_(source)], repeats, device, clock
+        )
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
     return Ceilings(
-        gflops=2 * PRODUCT_SIDE**3 / min(product.samples) / 1e9,
-        gigabytes=2 * COPY_BYTES / min(copied.samples) / 1e9,
+        gflops=2 * side**3 / min(product.samples) / 1e9,
+        gigabytes=2 * copy_bytes / min(copied.samples) / 1e9,
     )
 
 

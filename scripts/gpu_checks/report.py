@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scripts.benchmarks.measure import Ceilings
 from scripts.gpu_checks.correctness import Outcome
-from scripts.gpu_checks.speed import Ceilings, Timing
+from scripts.gpu_checks.speed import Timing
 from scripts.gpu_checks.steps import StepTiming
 
 BEGIN, END = "<!-- gpu: begin -->", "<!-- gpu: end -->"
@@ -62,8 +63,8 @@ def markdown(report: Report) -> str:
             "",
             "### Speed",
             "",
-            f"Ceilings measured beside it: copy {report.ceilings.bytes_a_second / 1e9:.0f} GB/s, "
-            f"float32 matrix product {report.ceilings.flops_a_second / 1e12:.2f} TFLOP/s. Forward "
+            f"Ceilings measured beside it: copy {report.ceilings.gigabytes:.0f} GB/s, "
+            f"float32 matrix product {report.ceilings.gflops / 1e3:.2f} TFLOP/s. Forward "
             "and backward, medians of interleaved repeats.",
             "",
             "| work | type | ours, ms | plain torch, ms | ratio | floor by bytes, ms "

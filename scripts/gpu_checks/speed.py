@@ -14,18 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline.models.filter_design import design_lowpass_filter
-from scripts.benchmarks.measure import interleaved
+from scripts.benchmarks.measure import Ceilings, interleaved
 from scripts.gpu_checks.correctness import HeldFilter, filtered, plain
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter, upsample2d
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What the device reaches: bytes a second (read and written), products a second in float32."""
-
-    bytes_a_second: float
-    flops_a_second: float
 
 
 @dataclass(frozen=True)
@@ -102,24 +94,6 @@ def works(scale: float) -> list[Work]:
     return rows
 
 
-def ceilings(device: torch.device, repeats: int) -> Ceilings:
-    """A copy and a float32 matrix product (no tf32), large enough for the device."""
-    big = device.type == "cuda"
-    elements, edge = (1 << 28, 8192) if big else (1 << 24, 768)
-    source = torch.randn([elements], device=device)
-    target = torch.empty_like(source)
-    a, b = (torch.randn([edge, edge], device=device) for _ in range(2))
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        copied, multiplied = interleaved(
-            [lambda: target.copy_(source), lambda: torch.mm(a, b)], repeats, device
-        )
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-    return Ceilings(8 * elements / copied.median, 2 * edge**3 / multiplied.median)
-
-
 def measure(
     device: torch.device, work: Work, dtype: torch.dtype, top: Ceilings, repeats: int
 ) -> Timing:
@@ -146,6 +120,6 @@ def measure(
         str(dtype).removeprefix("torch."),
         ours.median,
         reference.median,
-        moved * x.element_size() / top.bytes_a_second,
-        work.flops / top.flops_a_second,
+        moved * x.element_size() / (top.gigabytes * 1e9),
+        work.flops / (top.gflops * 1e9),
     )
