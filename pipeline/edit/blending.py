@@ -41,16 +41,15 @@ class Blend:
         self._mask = mask
         self._modules = _layers_from(generator, layer)
         self._kept: dict[str, Tensor] = {}
-        self._base = self._run(start_ws, self._record)
+        with torch.no_grad():
+            self._base = self._run(start_ws, self._record)
 
-    @torch.no_grad()
     def picture(self, ws: Tensor) -> Tensor:
-        """The blended picture of `ws`."""
+        """The blended pictures of `ws` (N × num_ws × w_dim), differentiable by it."""
         drawn = self._run(ws, self._blended)
         # Written so that a weight of 1 gives the base's very numbers.
         return torch.where(self._mask == 1, self._base, drawn + self._mask * (self._base - drawn))
 
-    @torch.no_grad()
     def _run(self, ws: Tensor, act: Callable[[str, FeatureFrame, Tensor], Tensor]) -> Tensor:
         hooks = []
         for name, (module, frame) in self._modules.items():

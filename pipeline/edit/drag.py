@@ -259,6 +259,48 @@ class LatentPrior:
     spread: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What faces near the dragged one look like: N small random moves of the free rows, alike in
+    all rows, and what each did to the picture.
+
+    `landmarks` is None where the face cannot be read; samples whose face cannot are left out.
+    """
+
+    moves: Tensor  # N × w_dim
+    landmarks: Tensor | None  # N × 56, pixels of the picture
+    pictures: Tensor  # N × 3 × h × w, change of small pictures, in grey levels of 255
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What one picture shows."""
+
+    landmarks: Tensor  # 28×2, pixels of the picture
+    error: float  # of them, expected, in face widths
+    # 3 × h × w: change of a small picture since the start, in grey levels; without the mask.
+    small: Tensor
+
+
+class View(Protocol):
+    """The pictures of a drag, and the face that is seen in them.
+
+    `start_ws` and `mask` are the drag's: what the mask keeps is drawn as the start has it.
+    """
+
+    def see(self, ws: Tensor, start_ws: Tensor, mask: Tensor | None) -> Seen:
+        """The picture of ws (1 × num_ws × w_dim) and the face in it."""
+        ...
+
+    def landmarks(self, ws: Tensor, start_ws: Tensor, mask: Tensor | None) -> Tensor:
+        """28×2 px, a little less exact than `see` has them; differentiable by ws."""
+        ...
+
+    def survey(self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None) -> Survey:
+        """Faces near the start's; the same for the same arguments."""
+        ...
+
+
 @dataclass(frozen=True)
 class DragModel:
     """What the engine needs of a generator."""
@@ -270,6 +312,8 @@ class DragModel:
     height: int
     # What latents are likely; None: unknown, all directions are alike.
     prior: LatentPrior | None = None
+    # The pictures and the faces in them; None: there are features only.
+    view: View | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.console import complain
 from pipeline.edit.drag import DragModel, LatentPrior
+from pipeline.edit.view import GeneratorView
 from pipeline.models import stylegan3
 from torch_utils.recording import CannotRecordError, graphed
 
@@ -73,12 +74,18 @@ def drag_model(generator: Any, layer: str) -> DragModel:
             )
     width = round((frame.width - 2 * frame.offset) / frame.scale)
     height = round((frame.height - 2 * frame.offset) / frame.scale)
-    return DragModel(features, frame, width, height, latent_prior(generator))
+    prior = latent_prior(generator)
+    view = GeneratorView(generator, layer, prior) if generator.img_channels == 3 else None
+    return DragModel(features, frame, width, height, prior, view)
 
 
 @torch.no_grad()
 def latent_prior(generator: Any) -> LatentPrior:
-    """Mean and spread of the generator's w, of latents and labels drawn from a fixed seed."""
+    """Mean and spread of the generator's w, of latents and labels drawn from a fixed seed.
+
+    Of a model of several characters the spread is that within a character, pooled: what lies
+    between them makes another of one, which no drag is to do.
+    """
     draws = torch.Generator().manual_seed(0)
     z = torch.randn(PRIOR_SAMPLES, generator.z_dim, generator=draws)
     classes = torch.randint(max(generator.c_dim, 1), (PRIOR_SAMPLES,), generator=draws)
@@ -87,7 +94,13 @@ def latent_prior(generator: Any) -> LatentPrior:
     w = generator.mapping(z.to(device), None if labels is None else labels.to(device))[:, 0]
     w = w.double().cpu()
     mean = w.mean(0)
-    covariance = (w - mean).t() @ (w - mean) / (len(w) - 1)
+    apart, freedom = w - mean, len(w) - 1
+    if generator.c_dim > 1:
+        members = torch.eye(generator.c_dim, dtype=w.dtype)[classes]
+        sizes = members.sum(0).clamp_min(1)
+        apart = w - members @ (members.t() @ w / sizes[:, None])
+        freedom = max(len(w) - int((members.sum(0) > 0).sum()), 1)
+    covariance = apart.t() @ apart / freedom
     covariance.diagonal().add_(PRIOR_FLOOR * covariance.diagonal().mean().clamp_min(1e-12))
     spread = torch.linalg.cholesky(covariance)
     return LatentPrior(mean.to(device), spread.to(device))

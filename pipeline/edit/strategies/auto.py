@@ -1,17 +1,21 @@
 """Ours: Gauss-Newton steps on where the handles are, within latents that the model draws from.
 
-Motion supervision pulls one pixel ahead at a time with a first-order optimiser, and takes a hundred
-steps. But where a handle's patch lies is a function of the latents whose derivative is known: by
-the equation of optical flow (Lucas & Kanade 1981) a patch T that F shows at p moves, when the
-features change by dF, by dp = -(g g^T)^-1 g dF, with g the gradient of F over the patch. One
-backward pass a coordinate gives its derivative by the latents, J. A step then solves
+Motion supervision pulls one pixel ahead at a time with a first-order optimiser: a hundred steps,
+each of which follows the derivative at one place. Where a change is not small - an eye that shuts -
+that derivative leads out of what the model can draw: it stretches the open eye. `auto` looks around
+first (a *survey*): it moves the latents at random, as the model's own vary, reads the landmarks of
+the faces that come of it, and regresses these on the moves. The derivative J found so is that of
+the whole neighbourhood. A step then solves
 
-    minimise  |J dw - (wanted move)|^2 / noise^2  +  |u|^2,    dw = spread u,
+    minimise  |J dw - (way to the targets)|^2 / noise^2 + |change elsewhere|^2 / ... + |u|^2
 
-where u are the *whole* drag's latents, whitened by the model's own distribution (`LatentPrior`):
-of all ways to bring the handles there the likeliest is taken, whatever the way that led to it. J is
-corrected by what each step really moved (Broyden 1965), and computed anew only now and then. How
-far a step may go follows from how well the last one was foretold (trust region, Levenberg 1944).
+where u are the *whole* drag's latents, whitened by the model's own distribution (`LatentPrior`): of
+all ways to bring the handles there the likeliest is taken. J is corrected by what each step really
+moved (Broyden 1965); how far a step may go follows from how well the last one was foretold (trust
+region, Levenberg 1944). A step that does not bring the handles nearer is taken back, and there J is
+computed exactly, by the chain rule through picture and face reader.
+
+A handle that lies on no line of a readable face is tracked by its features, see `places`.
 """
 
 from __future__ import annotations
@@ -20,28 +24,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.edit.drag import DragModel, DragState, Handle, Proposal
-from pipeline.edit.sampling import mask_weights, sample
-from pipeline.edit.strategies.measuring import (
-    LARGEST_LENGTH,
-    at,
-    mask_loss,
-    offsets_of,
-    scaled_px,
-    track,
-)
+from pipeline.edit.strategies import gauss_newton, places
+from pipeline.edit.strategies.gauss_newton import Prior
+from pipeline.edit.strategies.measuring import LARGEST_LENGTH, mask_loss, scaled_px, track
 from pipeline.errors import check_range
 
-# Half the step of the finite difference over a patch, in feature pixels.
-_HALF_STEP = 0.5
-# Of the patch's structure tensor: an edge says nothing of motion along it.
-_APERTURE = 0.02
 # How well a step must have been foretold (share of the way) to go farther, or back.
 _WELL, _BADLY = 0.6, 0.1
-# Random sums over what the mask keeps, each a measurement that should not change.
-_SKETCHES = 4
+# A step brings the handles nearer if at most this share of the distance is left.
+_NEARER = 0.99
+# Directions of change elsewhere that are measured, the largest first.
+_KEPT = 24
+# Exact derivatives a goal may cost, and steps without gain after which no further one would help.
+_EXACT, _FAILURES = 3, 3
+# Times the demand may be loosened to stay within reach.
+_LOOSER = 24
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What one step saw. `small`: the picture less the start's, None where nothing asks for it."""
+
+    handles: tuple[Handle, ...]
+    features: Tensor
+    base: Tensor  # the features of the drag's first step
+    small: Tensor | None
+
+    def numbers(self, kept: Tensor) -> Tensor:
+        """Places of the handles, then the change elsewhere as `kept` (k × P) measures it."""
+        found = places.positions(self.handles)
+        if not len(kept):
+            return found
+        assert self.small is not None
+        return torch.cat([found, kept @ self.small.flatten().double().cpu()])
 
 
 @dataclass(frozen=True)
@@ -54,19 +73,22 @@ class Auto:
     stop_distance: float = 1.0
     search_radius: float = 12.0
     template_radius: float = 3.0
-    smallest_stop_px: float = 0.25
+    smallest_stop_px: float = 0.2
     smallest_search_px: float = 3.0
     smallest_template_px: float = 3.0
     trust: float = 24.0  # how far a first step may bring a handle
-    smallest_trust_px: float = 2.0
-    noise: float = 0.4  # error of a handle's place that is as likely as one deviation of w
-    smallest_noise_px: float = 0.5
+    smallest_trust_px: float = 3.0
+    noise: float = 0.8  # error of a handle's place that is as likely as one deviation of w
+    smallest_noise_px: float = 0.1
+    # The whole drag's length in deviations of w, beyond what its handles make likely: farther out
+    # the model draws no faces.
+    reach: float = 4.0
     common_share: float = 0.9  # of the prior's variance that all rows of ws have in common
-    refresh: float = 4.0  # steps after which J is computed anew
+    keep_levels: float = 2.0  # change elsewhere (of 255, rms) as likely as one deviation of w
     mask_weight: float = 20.0  # of the reported loss; the mask itself acts as measurements
 
     name = "auto"
-    source = "this program: Gauss-Newton on tracked places, whitened latents, trust region"
+    source = "this program: surveyed Gauss-Newton on landmarks and features, in whitened latents"
 
     def __post_init__(self) -> None:
         for name in ("search_radius", "stop_distance", "trust", "noise"):
@@ -76,8 +98,9 @@ class Auto:
         for name in ("template_radius", "smallest_template_px", "smallest_stop_px"):
             check_range(name, getattr(self, name), 0, LARGEST_LENGTH)
         check_range("smallest_noise_px", self.smallest_noise_px, 0, 100, low_open=True)
-        check_range("common_share", self.common_share, 0, 1)
-        check_range("refresh", self.refresh, 1, 1000)
+        check_range("common_share", self.common_share, 0, 0.999)
+        check_range("reach", self.reach, 0, 1e6)
+        check_range("keep_levels", self.keep_levels, 0, 1e6, low_open=True)
         check_range("mask_weight", self.mask_weight, 0, 1e6)
 
     def stop_distance_px(self, model: DragModel) -> float:
@@ -87,121 +110,213 @@ class Auto:
     def propose(self, state: DragState, model: DragModel) -> Proposal:
         """Measure `state.ws`, correct J and the trust region, solve for the next latents."""
         memory = state.memory
-        first, last = state.free_rows
-        anew = not memory or int(memory["age"]) >= int(self.refresh)
-        # The mask's random sums stay the same while J does.
-        drawn = state.step if anew else int(memory["drawn"])
-        free = state.ws[:, first:last].detach().clone().requires_grad_(anew)
-        with torch.set_grad_enabled(anew):
-            features = model.features(torch.cat([state.ws[:, :first], free, state.ws[:, last:]], 1))
-            base = features.detach() if state.base is None else state.base
-            handles = self._track(state, features.detach()[0], model)
-            kept = self._kept(state, features, base, model, drawn)
-            jacobian = (
-                self._jacobian(handles, features[0], kept, free, model)
-                if anew
-                else memory["jacobian"]
-            )
-        found = torch.cat([_positions(handles), kept.detach().double().cpu()])
-        ws, trust, settled = state.ws, self._first_trust(model), False
-        if memory:
-            trust, foretold = self._judge(found, memory, 2 * len(handles), model)
-            settled = trust < 0.5 * self.stop_distance_px(model)
-            if foretold < 0:
-                # Worse than standing still: back to where the step began, for a shorter one.
-                ws, found, jacobian = memory["from_ws"], memory["from"], memory["jacobian"]
-                anew, drawn = False, int(memory["drawn"])
-            elif not anew:
-                moved = (state.ws - memory["from_ws"])[0, first:last]
-                jacobian = _broyden(memory, found, moved)
-        move = self._solve(state, found, jacobian, ws, trust, model)
+        rows = slice(*state.free_rows)
+        prior = self._prior(state, model)
+        measured = self._measure(state, model)
+        handles = measured.handles
+        ws, trust, exact, failures = state.ws, self._trust_px(model), 0, 0
+        if not memory:
+            jacobian, kept = self._first(state, handles, model, prior)
+            found = measured.numbers(kept)
+        else:
+            jacobian, kept = memory["jacobian"], memory["kept"]
+            found = measured.numbers(kept)
+            exact, failures = int(memory["exact"]), int(memory["failures"])
+            trust, gained = self._judge(found, handles, memory, model)
+            step = (state.ws - memory["from_ws"])[0, rows].double().cpu()
+            missed = found - memory["foretold"]
+            jacobian = gauss_newton.broyden(jacobian, missed, step, prior)
+            failures = 0 if gained else failures + 1
+            if not gained:
+                # No nearer: back to where the step began, for a better or a shorter one.
+                ws, found = memory["from_ws"], memory["from"]
+                if failures == 1 and exact < _EXACT:
+                    jacobian, exact = self._exact(state, ws, handles, jacobian, model), exact + 1
+                    trust = max(trust, 0.5 * self._trust_px(model))
+        move = self._solve(state, found, jacobian, ws, trust, model, prior)
         next_ws = ws.clone()
-        next_ws[:, first:last] += move
-        change = features.new_zeros(())
+        next_ws[:, rows] += move[None].to(ws)
+        change = 0.0
         if state.mask is not None:
-            change = mask_loss(state, model, self.mask_weight)(features.detach(), base)
+            change = float(
+                mask_loss(state, model, self.mask_weight)(measured.features, measured.base)
+            )
         return Proposal(
             handles=handles,
             motion_loss=sum(handle.distance_px for handle in handles) / len(handles),
-            mask_loss=float(change),
-            gradient=-move,
+            mask_loss=change,
+            gradient=-move[None].to(ws),
             next_ws=next_ws,
             moments=state.moments,
-            base=base,
+            base=measured.base,
             memory={
                 "jacobian": jacobian,
-                "age": torch.tensor(1 if anew else int(memory["age"]) + 1),
-                "drawn": torch.tensor(drawn),
+                "kept": kept,
                 "trust": torch.tensor(trust),
+                "exact": torch.tensor(exact),
+                "failures": torch.tensor(failures),
                 "from": found,
                 "from_ws": ws,
-                "foretold": found + torch.einsum("mrd,rd->m", jacobian, move[0]).double().cpu(),
+                "foretold": found + torch.einsum("mrd,rd->m", jacobian, move),
             },
-            settled=settled,
+            settled=failures >= _FAILURES or trust < 0.25 * self.stop_distance_px(model),
         )
 
-    def _first_trust(self, model: DragModel) -> float:
+    def _trust_px(self, model: DragModel) -> float:
         return scaled_px(self.trust, self.smallest_trust_px, model)
 
-    def _track(self, state: DragState, features: Tensor, model: DragModel) -> tuple[Handle, ...]:
-        """The handles, looked for around where the last step should have brought them."""
+    def _prior(self, state: DragState, model: DragModel) -> Prior:
+        if model.prior is None:
+            return Prior(torch.eye(state.ws.shape[2], dtype=torch.float64), self.common_share)
+        return Prior(model.prior.spread.double().cpu(), self.common_share)
+
+    # --- measuring ---
+
+    @torch.no_grad()
+    def _measure(self, state: DragState, model: DragModel) -> _Measured:
+        """The handles as `state.ws` has them, and what there is to see."""
+        memory = state.memory
+        features = model.features(state.ws)
+        base = features if state.base is None else state.base
+        handles = state.handles
+        seen = None
+        # Later on a picture is of use to handles that are bound and to what is kept.
+        if model.view is not None and (not memory or len(memory["kept"])):
+            seen = model.view.see(state.ws, state.start_ws, state.mask)
+            if not memory:
+                handles = places.bind(handles, seen.landmarks, seen.error)
+            handles = places.read_places(handles, seen.landmarks, seen.error, model)
+        handles = self._track(handles, memory, features[0], model)
+        return _Measured(handles, features, base, None if seen is None else seen.small)
+
+    def _track(
+        self,
+        handles: tuple[Handle, ...],
+        memory: Mapping[str, Tensor],
+        features: Tensor,
+        model: DragModel,
+    ) -> tuple[Handle, ...]:
+        """The handles; those that are not bound looked for where they should have come to."""
         search = scaled_px(self.search_radius, self.smallest_search_px, model)
         template = scaled_px(self.template_radius, self.smallest_template_px, model)
-        looked = state.handles
-        if state.memory:
-            places = state.memory["foretold"][: 2 * len(looked)].reshape(-1, 2).tolist()
-            looked = tuple(
-                replace(h, position=(min(max(x, 0.0), model.width), min(max(y, 0.0), model.height)))
-                for h, (x, y) in zip(looked, places, strict=True)
-            )
-        return track(looked, features, model, search, template)
+        looked = []
+        for index, handle in enumerate(handles):
+            if places.bound(handle):
+                continue
+            if memory:
+                x, y = memory["foretold"][2 * index : 2 * index + 2].tolist()
+                x, y = min(max(x, 0.0), model.width), min(max(y, 0.0), model.height)
+                handle = replace(handle, position=(x, y))
+            looked.append(handle)
+        tracked = {h.id: h for h in track(looked, features, model, search, template)}
+        return tuple(tracked.get(handle.id, handle) for handle in handles)
 
     # --- J ---
 
-    def _jacobian(
-        self,
-        handles: Sequence[Handle],
-        features: Tensor,
-        kept: Tensor,
-        free: Tensor,
-        model: DragModel,
-    ) -> Tensor:
-        """Derivative of every measurement by the free rows, m × rows × w_dim."""
-        template = scaled_px(self.template_radius, self.smallest_template_px, model)
-        values = [place for h in handles for place in _flow(h, features, model, template)]
-        rows = [torch.autograd.grad(v, free, retain_graph=True)[0][0] for v in [*values, *kept]]
-        # Clones: graphs recorded on a GPU give every gradient in the same memory.
-        return torch.stack([row.clone() for row in rows])
+    def _first(
+        self, state: DragState, handles: Sequence[Handle], model: DragModel, prior: Prior
+    ) -> tuple[Tensor, Tensor]:
+        """J before anything has moved, and what measures the change elsewhere (k × P)."""
+        rows = state.free_rows[1] - state.free_rows[0]
+        jacobian = torch.zeros(2 * len(handles), rows, state.ws.shape[2], dtype=torch.float64)
+        kept = torch.zeros(0, 1, dtype=torch.float64)
+        unknown = list(range(len(handles)))
+        if model.view is not None and (any(map(places.bound, handles)) or state.mask is not None):
+            survey = model.view.survey(state.start_ws, state.free_rows, state.mask)
+            kept = self._kept(state, handles, survey.pictures, model)
+            values = [survey.pictures.flatten(1) @ kept.t()]
+            if survey.landmarks is not None:
+                unknown = [i for i in unknown if not places.bound(handles[i])]
+                ours = [places.landmark_rows(h) for h in handles if places.bound(h)]
+                values += [survey.landmarks @ row.t() for row in ours]
+            found = gauss_newton.regressed(survey.moves, torch.cat(values, 1), rows, prior)
+            jacobian = torch.cat([jacobian, found[: len(kept)]])
+            known = [i for i in range(len(handles)) if i not in unknown]
+            for place, index in enumerate(known):
+                at_row = len(kept) + 2 * place
+                jacobian[2 * index : 2 * index + 2] = found[at_row : at_row + 2]
+        exact = self._exact(state, state.ws, [handles[i] for i in unknown], jacobian[:0], model)
+        for place, index in enumerate(unknown):
+            jacobian[2 * index : 2 * index + 2] = exact[2 * place : 2 * place + 2]
+        return jacobian, kept
 
     def _kept(
-        self, state: DragState, features: Tensor, base: Tensor, model: DragModel, drawn: int
+        self, state: DragState, handles: Sequence[Handle], pictures: Tensor, model: DragModel
     ) -> Tensor:
-        """What the mask keeps, as measurements in pixels: random sums of the change, scaled so that
-        a change of one standard deviation everywhere counts as `mask_weight` pixels."""
+        """The survey's largest directions of change where change is not wanted, k × P; scaled so
+        that a change of `keep_levels` (rms) counts as much as `noise`."""
+        channels, *size = pictures.shape[1:]
         if state.mask is None:
-            return features.new_zeros(0)
-        weights = mask_weights(state.mask, model.frame, (features.shape[2], features.shape[3]))
-        draws = torch.Generator().manual_seed(drawn)
-        signs = torch.randn(_SKETCHES, *features.shape[1:], generator=draws).to(features)
-        change = (features - base)[0] * weights / base.std().clamp_min(1e-6)
-        count = (weights.sum() * features.shape[1]).clamp_min(1)
-        return self.mask_weight * (signs * change).sum((1, 2, 3)) / (count * _SKETCHES).sqrt()
+            weights = places.free_share(handles, (size[0], size[1]), model)
+        else:
+            weights = F.adaptive_avg_pool2d(state.mask[None].double().cpu(), (size[0], size[1]))[0]
+        each = weights.flatten().repeat(channels)
+        changed = (pictures - pictures.mean(0)).flatten(1) * each
+        directions = torch.linalg.svd(changed, full_matrices=False)[2][:_KEPT]
+        unit = self._noise_px(model) / (self.keep_levels * float(each.sum().clamp_min(1)) ** 0.5)
+        return directions * each * unit
+
+    def _exact(
+        self,
+        state: DragState,
+        ws: Tensor,
+        handles: Sequence[Handle],
+        jacobian: Tensor,
+        model: DragModel,
+    ) -> Tensor:
+        """J with the handles' rows computed by the chain rule at `ws`; its other rows stay."""
+        if not handles:
+            return jacobian
+        first, last = state.free_rows
+        template = scaled_px(self.template_radius, self.smallest_template_px, model)
+        free = ws[:, first:last].detach().clone().requires_grad_(True)
+        values: list[Tensor] = []
+        with torch.enable_grad():
+            whole = torch.cat([ws[:, :first], free, ws[:, last:]], 1)
+            landmarks = features = None
+            for handle in handles:
+                if places.bound(handle):
+                    if landmarks is None:
+                        assert model.view is not None
+                        landmarks = model.view.landmarks(whole, state.start_ws, state.mask)
+                    weights = handle.memory["weights"].to(landmarks)
+                    values += list(weights @ landmarks)
+                else:
+                    if features is None:
+                        features = model.features(whole)[0]
+                    values += list(places.flow(handle, features, model, template))
+        found = [torch.autograd.grad(v, free, retain_graph=True)[0][0] for v in values]
+        # Clones: graphs recorded on a GPU give every gradient in the same memory.
+        exact = torch.stack([row.double().cpu().clone() for row in found])
+        return torch.cat([exact, jacobian[len(exact) :]])
 
     # --- the step ---
 
+    def _noise_px(self, model: DragModel) -> float:
+        return scaled_px(self.noise, self.smallest_noise_px, model)
+
     def _judge(
-        self, found: Tensor, memory: Mapping[str, Tensor], count: int, model: DragModel
-    ) -> tuple[float, float]:
-        """The trust region's new radius, and how well the last step was foretold (1: exactly)."""
-        trust = float(memory["trust"])
-        meant = memory["foretold"][:count] - memory["from"][:count]
-        missed = memory["foretold"][:count] - found[:count]
-        share = 1 - float(missed.norm()) / max(float(meant.norm()), 1e-6)
+        self,
+        found: Tensor,
+        handles: Sequence[Handle],
+        memory: Mapping[str, Tensor],
+        model: DragModel,
+    ) -> tuple[float, bool]:
+        """The trust region's new radius, and whether the handles came nearer."""
+        trust, target = float(memory["trust"]), _targets(handles)
+        began, foretold, ended = (
+            values[: len(target)] for values in (memory["from"], memory["foretold"], found)
+        )
+        before, after = (
+            float((target - values).reshape(-1, 2).norm(dim=1).mean()) for values in (began, ended)
+        )
+        meant = max(float((foretold - began).norm()), 1e-6)
+        share = 1 - float((foretold - ended).norm()) / meant
         if share > _WELL:
-            trust = min(trust * 1.5, 4 * self._first_trust(model))
+            trust = min(trust * 1.5, 4 * self._trust_px(model))
         elif share < _BADLY:
             trust *= 0.5
-        return trust, share
+        return trust, after < _NEARER * before
 
     def _solve(
         self,
@@ -211,67 +326,28 @@ class Auto:
         ws: Tensor,
         trust: float,
         model: DragModel,
+        prior: Prior,
     ) -> Tensor:
-        """The move of the free rows (1 × rows × w_dim): the regularised least squares above."""
-        first, last = state.free_rows
-        target = at([h.target for h in state.handles], found.device).reshape(-1)
-        handles = len(target)
-        wanted = found.new_zeros(len(found), dtype=torch.float64)
-        way = (target - found[:handles]).reshape(-1, 2)
+        """The move of the free rows (rows × w_dim): the regularised least squares above."""
+        target = _targets(state.handles)
+        count = len(target)
+        way = (target - found[:count]).reshape(-1, 2)
         length = way.norm(dim=1, keepdim=True)
-        wanted[:handles] = (way * (trust / length.clamp_min(trust))).reshape(-1)
-        wanted[handles:] = -found[handles:]
-        j = jacobian.double().cpu()
-        spread = _spread(model, j)
-        white = j @ spread  # m × rows × w_dim, by the whitened latents
-        common, own = self.common_share, 1 - self.common_share
-        total = white.sum(1)
-        matrix = common * total @ total.t() + own * torch.einsum("ird,jrd->ij", white, white)
-        noise = scaled_px(self.noise, self.smallest_noise_px, model)
-        matrix.diagonal().add_(noise**2)
-        done = (ws - state.start_ws)[0, first:last].double().cpu()
-        asked = wanted + torch.einsum("mrd,rd->m", j, done)
-        solved = torch.linalg.solve(matrix, asked)
-        u = common * (solved @ total) + own * torch.einsum("m,mrd->rd", solved, white)
-        return (u @ spread.t() - done)[None].to(ws)
+        wanted = torch.cat([(way * (trust / length.clamp_min(trust))).reshape(-1), -found[count:]])
+        done = (ws - state.start_ws)[0, slice(*state.free_rows)].double().cpu()
+        asked = wanted + torch.einsum("mrd,rd->m", jacobian, done)
+        noise = torch.full_like(asked, self._noise_px(model))
+        # Faces at random differ in `count` numbers by about sqrt(count) deviations.
+        limit = self.reach + count**0.5
+        move = prior.solve(jacobian, asked, noise)
+        for _ in range(_LOOSER):
+            if prior.deviations(move) <= limit:
+                break
+            # What is asked for is nothing that the model draws: less of it, by a looser demand.
+            noise[:count] *= 1.4
+            move = prior.solve(jacobian, asked, noise)
+        return move - done
 
 
-def _positions(handles: Sequence[Handle]) -> Tensor:
-    """x, y of every handle in a row: float64."""
-    return torch.tensor([h.position for h in handles], dtype=torch.float64).reshape(-1)
-
-
-def _spread(model: DragModel, like: Tensor) -> Tensor:
-    if model.prior is None:
-        return torch.eye(like.shape[2], dtype=like.dtype, device=like.device)
-    return model.prior.spread.to(like)
-
-
-def _flow(handle: Handle, features: Tensor, model: DragModel, template_px: float) -> Tensor:
-    """A value each for x and y whose derivative by the features is that of the handle's place."""
-    around = offsets_of(handle, template_px).to(features.device)
-    points = at([handle.position], features.device) + around
-    half = _HALF_STEP / model.frame.scale
-    seen = features.detach()
-    gradient = []
-    for axis in (0, 1):
-        step = torch.zeros(2, dtype=torch.float64, device=points.device)
-        step[axis] = half
-        ahead = sample(seen, model.frame, points + step)
-        behind = sample(seen, model.frame, points - step)
-        gradient.append(((ahead - behind) / (2 * half)).reshape(-1))
-    slope = torch.stack(gradient)  # 2 × n C
-    tensor = slope @ slope.t()
-    tensor.diagonal().add_(_APERTURE * tensor.diagonal().sum() + 1e-12)
-    values = sample(features, model.frame, points).reshape(-1)
-    return -torch.linalg.solve(tensor, slope) @ values
-
-
-def _broyden(memory: Mapping[str, Tensor], found: Tensor, move: Tensor) -> Tensor:
-    """J corrected so that it explains the last step (Broyden 1965, the "good" update)."""
-    jacobian = memory["jacobian"]
-    missed = (found - memory["foretold"]).to(jacobian.dtype)
-    length = move.square().sum()
-    if float(length) < 1e-12:
-        return jacobian
-    return jacobian + missed[:, None, None] * move / length
+def _targets(handles: Sequence[Handle]) -> Tensor:
+    return torch.tensor([h.target for h in handles], dtype=torch.float64).reshape(-1)
