@@ -19,6 +19,7 @@ RECIPE    ?=
 EMOTION   ?=
 STRENGTH  ?=
 SLIDERS   ?=
+ANIMATION ?=
 ARGS      ?=
 # How many processes share the work of train, finetune and evaluate; gpu: one a GPU.
 PROCESSES ?= 1
@@ -43,7 +44,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions evaluate compare samples report doctor bench bench-invert bench-drag clean
+.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions animate evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -145,6 +146,12 @@ emotions: setup ## one drawing in, a sheet of every expression out: IMAGE=drawin
 	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))emotions]" $(COMMON) $(if $(STRENGTH),"emotions.strength=$(STRENGTH)") \
 	  $(if $(IMAGE),"invert.image=$(IMAGE)" \
 	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "emotions.model=$(EDIT_MODEL)")) $(ARGS)
+
+animate: setup ## a drawing blinks, talks, nods or turns: IMAGE=drawing.png ANIMATION=blink (or a file.yaml) [MODEL=x]
+	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))animate]" $(COMMON) \
+	  $(if $(filter %.yaml %.json,$(ANIMATION)),"animate.file=$(ANIMATION)",$(if $(ANIMATION),"animate.animation=$(ANIMATION)")) \
+	  $(if $(IMAGE),"invert.image=$(IMAGE)" \
+	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "animate.model=$(EDIT_MODEL)")) $(ARGS)
 
 evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
 	$(SHARED) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)

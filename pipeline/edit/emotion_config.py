@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipeline.edit.emotion_names import EMOTIONS
+from pipeline.edit.emotion_names import ANIMATIONS, EMOTIONS
 from pipeline.errors import ConfigError, check_choice, check_range
 
 # How an emotion is reached. drawn: the drawing's own lines, without the model | search: latents by
@@ -129,4 +129,78 @@ class EmotionsConfig:
         check_range("cell_px", self.cell_px, 96, 1024)
         check_range("loop_px", self.loop_px, 64, 1024)
         check_range("hold", self.hold, 0.05, 60)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+
+@dataclass
+class AnimateConfig:
+    """A film of one face; the defaults' reasons are in conf/stages/animate.yaml."""
+
+    # Name of the animation.
+    name: str = "character"
+    # References: the inverted picture, the model (None: the one it was inverted with), directions.
+    inversion: str = "inversion/${character}"
+    model: str | None = None
+    directions: str | None = None
+    # Which picture of a folder's inversion; None: the first, or the only one.
+    picture: str | None = None
+    # A name in conf/animation, or a file of that format.
+    animation: str = "blink"
+    file: str | None = None
+    # drawn: the drawing's own lines | search, solve, direction, drag: latents at every keyframe.
+    method: str = "drawn"
+    assume: str = "read"
+    frames_per_second: int = 24
+    # picture: the whole drawing | face: the part of it that the model sees.
+    of: str = "picture"
+    # Longest side of the films, side of a sprite, px.
+    film_px: int = 720
+    sprite_px: int = 192
+    seed: int = 0
+    # auto, cpu or cuda.
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.file is None:
+            check_choice("animation", self.animation, ANIMATIONS)
+        check_choice("method", self.method, [name for name in METHODS if name != "auto"])
+        check_choice("assume", self.assume, ASSUMED)
+        check_choice("of", self.of, ("picture", "face"))
+        check_range("frames_per_second", self.frames_per_second, 1, 60)
+        check_range("film_px", self.film_px, 64, 4096)
+        check_range("sprite_px", self.sprite_px, 32, 1024)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+
+@dataclass
+class BatchConfig:
+    """One change of many faces; the defaults' reasons are in conf/stages/batch.yaml."""
+
+    # Name of the batch.
+    name: str = "character"
+    # References: inverted pictures (None: seeds only), the model, directions.
+    inversion: str | None = None
+    model: str | None = None
+    directions: str | None = None
+    # Faces of the model by number: "0-9, 17"; None: none.
+    seeds: str | None = None
+    truncation: float = 0.7
+    # What is done: an emotion, or a drag recipe's file.
+    emotion: EmotionConfig = field(default_factory=EmotionConfig)
+    recipe: str | None = None
+    # Pairs a row, and the side of a picture, on the contact sheet.
+    columns: int = 6
+    cell_px: int = 160
+    seed: int = 0
+    # auto, cpu or cuda.
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.emotion.asked and self.recipe is not None:
+            raise ConfigError("batch.emotion and batch.recipe exclude each other; set one of them.")
+        if self.inversion is None and self.model is None:
+            self.model = f"model/{self.name}"
+        check_range("truncation", self.truncation, -2, 2)
+        check_range("columns", self.columns, 1, 32)
+        check_range("cell_px", self.cell_px, 48, 512)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))

@@ -30,3 +30,5 @@ SLIDERS = (
     "head_pitch",
     "head_roll",
 )
+# The animations that ship (conf/animation/).
+ANIMATIONS = ("blink", "talk", "nod", "turn")

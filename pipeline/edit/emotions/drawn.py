@@ -186,7 +186,20 @@ def _hair(
     lighter = pixels.mean(axis=2) > ink + 36
     near_eye = _hull(points, part, 0.015 * width, face.shape) > 0
     near_lashes = _hull(points, part, 0.05 * width, face.shape) > 0
-    return like & ~skin & ~near_eye & (lighter | ~near_lashes)
+    kept = (like & ~skin & ~near_eye & (lighter | ~near_lashes)).astype(np.uint8)
+    # Locks, not the soft borders of lines: wide enough, and coming in from outside.
+    side = 2 * max(1, round(0.008 * width)) + 1
+    wide = cv2.morphologyEx(
+        kept, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    )
+    edge = (cv2.erode(hole, np.ones((5, 5), np.uint8)) == 0) & (hole > 0)
+    _, parts = cv2.connectedComponents(wide & (hole > 0))
+    coming_in = np.unique(parts[edge & (parts > 0)])
+    locks = np.isin(parts, coming_in[coming_in > 0]).astype(np.uint8)
+    # With the line around them.
+    grown = cv2.dilate(locks, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    found: np.ndarray = (grown > 0) & ~skin & ~near_eye
+    return found
 
 
 def _dark(face: np.ndarray, points: Points, part: str, width: float) -> Colour:

@@ -185,7 +185,7 @@ class Performer:
         """The plan, or `share` of its way, drawn in the drawing's own lines."""
         began = time.process_time()
         done = self.draw(plan, share)
-        full = self._pasted(done.face)
+        full = self.pasted(done.face)
         view = _resized(done.face, VIEW_SIDE)
         seconds = time.process_time() - began
         reading = self.reader.read(view)
@@ -195,11 +195,14 @@ class Performer:
         """The view of it alone."""
         return _resized(self.draw(plan, share).face, VIEW_SIDE)
 
-    def draw(self, plan: EmotionPlan, share: float = 1.0) -> Drawn:
-        """The same as the bare face, at the drawing's own size."""
+    def draw(
+        self, plan: EmotionPlan, share: float = 1.0, marks: Mapping[str, float] | None = None
+    ) -> Drawn:
+        """The same as the bare face, at the drawing's own size; `marks`: instead of the goal's."""
         scale = self.own.shape[1] / self.view.shape[1]
         target = plan.source + share * (plan.target - plan.source)
-        marks = {name: share * value for name, value in marks_of(plan.goal).items()}
+        if marks is None:
+            marks = {name: share * value for name, value in marks_of(plan.goal).items()}
         there = preset_of(self.reading.expression) if self.ways.assume == "read" else None
         return draw_emotion(
             self.own,
@@ -211,7 +214,8 @@ class Performer:
             (plan.source[-2:] * scale, target[-2:] * scale),
         )
 
-    def _pasted(self, face: np.ndarray) -> np.ndarray | None:
+    def pasted(self, face: np.ndarray) -> np.ndarray | None:
+        """The drawing with a face of its own size in it; None for a face of the model."""
         if self.source is None or self.transform is None:
             return None
         changed = change_mask(self.own, face, threshold=1.0, grow=0.01)

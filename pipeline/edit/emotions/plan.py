@@ -3,7 +3,7 @@
 A preset's move is added to the *neutral* face of the same person, which is estimated first: what
 the face reader takes the present expression for is subtracted, weighted by its probabilities. So a
 smile asked of a face that smiles already changes nothing, and of an angry one undoes the anger.
-Knows points; nothing of networks and pictures.
+Sliders without an emotion leave the expression as it is. Knows points; nothing of networks.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def plan_goal(
     chances = reading.expressions if assume == "read" else {}
     neutral = estimate_neutral(source, chances, reading.yaw, reading.pitch)
     frame = FaceFrame.of(neutral[: lm.NUM_LANDMARKS], reading.yaw, reading.pitch)
-    target = neutral + frame.out_of_vectors(moves_of(goal, frame, neutral))
+    # Sliders alone are laid over the expression that is there; an emotion takes its place.
+    base = neutral if goal.emotions else source
+    target = base + frame.out_of_vectors(moves_of(goal, frame, neutral))
     # A lid never passes through the other, nor one lip through the other.
     for upper, lower in ((12, 15), (18, 21), (25, 27)):
         target[upper] = _not_below(target[upper], target[lower], frame)
