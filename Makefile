@@ -19,6 +19,7 @@ RECIPE    ?=
 EMOTION   ?=
 STRENGTH  ?=
 SLIDERS   ?=
+SEEDS     ?=
 ANIMATION ?=
 ARGS      ?=
 # How many processes share the work of train, finetune and evaluate; gpu: one a GPU.
@@ -44,7 +45,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions animate evaluate compare samples report doctor bench bench-invert bench-drag clean
+.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions animate batch evaluate compare samples report doctor bench bench-invert bench-drag clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -152,6 +153,13 @@ animate: setup ## a drawing blinks, talks, nods or turns: IMAGE=drawing.png ANIM
 	  $(if $(filter %.yaml %.json,$(ANIMATION)),"animate.file=$(ANIMATION)",$(if $(ANIMATION),"animate.animation=$(ANIMATION)")) \
 	  $(if $(IMAGE),"invert.image=$(IMAGE)" \
 	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "animate.model=$(EDIT_MODEL)")) $(ARGS)
+
+batch: setup ## one emotion or recipe for many: IMAGE=folder and/or SEEDS=0-9, EMOTION=smile or RECIPE=file.json [MODEL=x]
+	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))batch]" $(COMMON) $(if $(EMOTION),"batch.emotion.name=$(EMOTION)") \
+	  $(if $(STRENGTH),"batch.emotion.strength=$(STRENGTH)") $(if $(SLIDERS),"batch.emotion.sliders=$(SLIDERS)") \
+	  $(if $(RECIPE),"batch.recipe=$(RECIPE)") $(if $(SEEDS),"batch.seeds=$(SEEDS)") \
+	  $(if $(IMAGE),"invert.image=$(IMAGE)" $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)"),batch.inversion=null) \
+	  $(if $(EDIT_MODEL),"batch.model=$(EDIT_MODEL)") $(ARGS)
 
 evaluate: setup ## a model's FID, KID, precision, recall, IS (PPL, EQ-T, EQ-R): MODEL=model/x
 	$(SHARED) stage=evaluate "character=$(MODEL_NAME)" $(if $(MODEL),"evaluate.model=$(MODEL)") $(ARGS)

@@ -125,3 +125,60 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (store / "edit/one/v2").exists()
+
+
+def test_a_face_blinks(root: Path, store: Path) -> None:
+    done = run(
+        root, store, "stage=animate", f"animate.model={root}/assets/start-64",
+        "animate.frames_per_second=8", "animate.film_px=200", "animate.sprite_px=64",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    film = store / "animation/one/v1"
+    told = about(film, "animation.json")
+    frames = [read(path) for path in sorted((film / "frames").glob("*.png"))]
+    assert len(frames) == told["frames"] == round(2.4 * 8)
+    source = read(store / "inversion/one/v1/source.png")
+    # Shut in the middle, as drawn at both ends of the loop.
+    np.testing.assert_array_equal(frames[0], source)
+    np.testing.assert_array_equal(frames[-1], source)
+    moved = [int((frame != source).any(axis=2).sum()) for frame in frames]
+    assert max(moved) == moved[11] > 500
+    layer = read(film / "layers/0012.png")
+    assert layer.shape[2] == 4
+    assert 0 < (layer[..., 3] > 0).mean() < 0.4
+    assert (read(film / "layers/0001.png")[..., 3] == 0).all()
+    sprites = about(film, "sprites.json")
+    assert read(film / "sprites.png").shape == (
+        sprites["rows"] * 64, sprites["columns"] * 64, 3,
+    )  # fmt: skip
+    with Image.open(film / "loop.webp") as loop:
+        assert loop.size == (200, 200)
+    assert (film / "film.mp4").stat().st_size > 1000
+
+
+def test_a_batch_lists_what_cannot_be_done(root: Path, store: Path, tmp_path: Path) -> None:
+    model = root / "assets" / "start-64"
+    folder = tmp_path / "drawings"
+    folder.mkdir()
+    for number in (5, 23):
+        painted = paint_face(character(number), size=200).image
+        Image.fromarray(painted).save(folder / f"girl-{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    done = run(
+        root, store, "stage=[invert,batch]", "character=many", f"invert.image={folder}", *QUICK,
+        f"invert.model={model}", f"batch.model={model}", "batch.emotion.name=laugh",
+        "batch.emotion.method=drawn", "batch.cell_px=64", "batch.seeds=0-0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    batch = store / "batch/many/v1"
+    rows = {row["name"]: row for row in json.loads((batch / "table.json").read_text())}
+    assert set(rows) == {"girl-5", "girl-23", "seed-0", "broken.png"}
+    assert rows["girl-5"]["read_after"] == rows["girl-23"]["read_after"] == "laugh"
+    assert "broken.png" in rows["broken.png"]["reason"]
+    assert read(batch / "full/girl-5.png").shape == (200, 200, 3)
+    assert read(batch / "contact_sheet.png").shape[1] > 3 * 128
+    assert (batch / "table.csv").read_text().count("\n") == 5
+    nothing = run(root, store, "stage=batch", f"batch.model={model}", "character=nobody",
+                  "batch.emotion.name=smile")  # fmt: skip
+    assert nothing.returncode == 2
+    assert "nothing to work on" in nothing.stderr

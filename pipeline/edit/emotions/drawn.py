@@ -193,7 +193,7 @@ def _hair(
         kept, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     )
     edge = (cv2.erode(hole, np.ones((5, 5), np.uint8)) == 0) & (hole > 0)
-    _, parts = cv2.connectedComponents(wide & (hole > 0))
+    _, parts = cv2.connectedComponents(np.where(hole > 0, wide, 0).astype(np.uint8))
     coming_in = np.unique(parts[edge & (parts > 0)])
     locks = np.isin(parts, coming_in[coming_in > 0]).astype(np.uint8)
     # With the line around them.

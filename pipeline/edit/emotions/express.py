@@ -34,6 +34,7 @@ from pipeline.edit.emotions.drawn import Drawn, draw_emotion, marks_of
 from pipeline.edit.emotions.plan import EmotionPlan, Goal, plan_goal, preset_of
 from pipeline.edit.emotions.reach import SIGMA, Canvas, Reached, reach
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, latent_prior
+from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
 from pipeline.invert.inversion import Inversion, model_digest
 from pipeline.invert.pti import picture_of
@@ -179,6 +180,19 @@ class Performer:
         tried = {one.method: round(one.score, 4) for one in done}
         return replace(min(done, key=lambda one: one.score), tried=tried)
 
+    def follow(self, recipe: Recipe) -> Expressed:
+        """The face dragged as a recipe says, by its strategy."""
+        began = time.process_time()
+        height, width = self.view.shape[:2]
+        wanted = recipe.scaled_to(width, height)
+        small = recipe.scaled_to(self.face.shape[1], self.face.shape[0])
+        own = replace(self.model_plan(Goal()), moves=small.moves, mask=small.mask)
+        ways = replace(self.ways, strategy=recipe.strategy, max_steps=recipe.max_steps)
+        reached = self._dragged(own, ways, recipe.constants)
+        plan = replace(self.plan(Goal()), moves=wanted.moves, mask=wanted.mask)
+        face = self.picture(reached.ws, own)
+        return self.carried(reached.ws, face, plan, reached, time.process_time() - began)
+
     # --- the drawing's own lines ---
 
     def drawn(self, plan: EmotionPlan, share: float = 1.0) -> Expressed:
@@ -266,7 +280,7 @@ class Performer:
         own = self.model_plan(plan.goal)
         ways = self.ways
         if ways.method == "drag":
-            reached = self._dragged(own)
+            reached = self._dragged(own, ways)
         else:
             reached = reach(self.canvas, own, self.directions, ways.method, ways.steps, ways.prior)
         face = self.picture(reached.ws, own)
@@ -318,11 +332,13 @@ class Performer:
     def _drag_model(self) -> DragModel:
         return drag_model(self.generator, self.layer)
 
-    def _dragged(self, plan: EmotionPlan) -> Reached:
+    def _dragged(
+        self, plan: EmotionPlan, ways: Ways, constants: Mapping[str, float] | None = None
+    ) -> Reached:
         """By handles: what the drag engine makes of the plan's moves."""
         began = time.process_time()
-        model, strategy = self._drag_model, build_strategy(self.ways.strategy)
-        limits = Limits(max_steps=self.ways.max_steps)
+        model, strategy = self._drag_model, build_strategy(ways.strategy, **(constants or {}))
+        limits = Limits(max_steps=ways.max_steps)
         state = drag.start(self.ws, free_rows(self.generator, self.layer, 6, False))
         for move in plan.moves:
             event = AddHandle(move.start, move.target)
@@ -337,7 +353,7 @@ class Performer:
         before = float(np.mean(begun))
         return Reached(
             ws=drag.result(state) if plan.moves else self.ws,
-            method=f"drag {self.ways.strategy}",
+            method=f"drag {ways.strategy}",
             start="itself",
             begun=before,
             started=before,

@@ -175,3 +175,32 @@ def _place(
         ImageDraw.Draw(line).rounded_rectangle(corners, radius * _FINE, outline=255, width=stroke)
         solid = Image.new("RGB", (width, height), frame)
         page.paste(solid, (left, top), line.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def draw_pairs(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray, str]], columns: int, cell_px: int
+) -> Image.Image:
+    """A contact sheet: before and after side by side, a name beneath, `columns` pairs a row."""
+    columns = min(columns, len(pairs))
+    rows = -(-len(pairs) // columns)
+    gap, margin, label = round(0.12 * cell_px), round(0.25 * cell_px), round(0.20 * cell_px)
+    seam = max(1, round(0.015 * cell_px))
+    wide = 2 * cell_px + seam
+    size = (
+        2 * margin + columns * wide + (columns - 1) * gap,
+        2 * margin + rows * (cell_px + label) + (rows - 1) * gap - label // 2,
+    )
+    page = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(max(9, round(0.085 * cell_px)))
+    for index, (before, after, name) in enumerate(pairs):
+        row, column = divmod(index, columns)
+        x, y = margin + column * (wide + gap), margin + row * (cell_px + label + gap)
+        radius = round(0.05 * cell_px)
+        _place(page, before, (x, y, cell_px, cell_px), radius, None)
+        _place(page, after, (x + cell_px + seam, y, cell_px, cell_px), radius, None)
+        text = name
+        while len(text) > 4 and font.getlength(text) > wide:
+            text = text[:-2].rstrip("…") + "…"
+        draw.text((x + wide / 2, y + cell_px + 0.11 * cell_px), text, INK, font, anchor="ms")
+    return page
