@@ -14,15 +14,15 @@ from pipeline.data import landmarks as lm
 from pipeline.data.face_measures import eye_aspect
 from pipeline.data.face_reader import FaceReader
 from pipeline.data.painter import EXPRESSIONS, Pose, character, paint_face
-from pipeline.edit.emotion_config import DirectionsConfig
-from pipeline.edit.emotions import Goal, learn, plan_goal
+from pipeline.edit.emotion_config import BatchConfig, DirectionsConfig, EmotionConfig
+from pipeline.edit.emotions import Goal, batch, learn, plan_goal
 from pipeline.edit.emotions.carry import crisp
 from pipeline.edit.emotions.directions import Directions, measure_names
 from pipeline.edit.emotions.drawn import draw_emotion, marks_of
 from pipeline.edit.emotions.express import Performer, Ways
 from pipeline.edit.emotions.regression import fit_logistic, fit_ridge
 from pipeline.edit.generator import latent_prior
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, ConfigError
 from pipeline.models import checkpoint
 
 SIDE = 320
@@ -214,3 +214,13 @@ def test_auto_takes_what_measures_better(generator: Any, reader: FaceReader) -> 
     done = performer.express(Goal({"surprised": 1.0}))
     assert set(done.tried) == {"search", "drawn"}
     assert done.tried[done.method] == min(done.tried.values())
+
+
+def test_a_batch_without_faces_is_refused(root: Path) -> None:
+    config = BatchConfig(name="x", emotion=EmotionConfig(name="smile"))
+    with pytest.raises(ConfigError, match="nothing to work on"):
+        batch.check(config, {"model": root / "assets" / "start-64"})
+    assert batch.parse_seeds("0-2, 7,7") == [0, 1, 2, 7]
+    for text in ("a", "5-3", "1-"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            batch.parse_seeds(text)
