@@ -277,12 +277,12 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="drag_bench",
         summary="model -> drag_bench: every way of dragging on the same pairs, by landmarks",
-        version=1,
+        version=2,
         produces="drag_bench",
         config="pipeline.evaluate.config:DragBenchConfig",
         run="pipeline.evaluate.drag_bench:run",
         check="pipeline.evaluate.drag_bench:check",
-        inputs={"model": "model"},
+        inputs={"model": "model", "judge": "reader"},
         transient=("device",),
     ),
     Stage(

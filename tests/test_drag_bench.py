@@ -66,7 +66,7 @@ def test_every_strategy_is_measured_on_the_same_pairs_and_a_run_goes_on(
 def row(strategy: str, pair: int, distance: float, **values: Any) -> dict[str, Any]:
     return {
         "pair": f"own-{pair}", "kind": "own", "strategy": strategy, "points": 5, "begun_px": 9.0,
-        "mean_distance_px": distance, "tracked_px": 0.5, "outside_levels": 1.0, "identity": None,
+        "mean_distance_px": distance, "second_px": None, "tracked_px": 0.5, "outside_levels": 1.0, "identity": None,
         "steps": 10, "seconds": 2.0, "status": "arrived", **values,
     }  # fmt: skip
 

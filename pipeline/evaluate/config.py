@@ -180,6 +180,8 @@ class DragBenchConfig:
     name: str = "character"
     # Reference to the model.
     model: str = "model/${character}"
+    # Reference to another face reader that judges as well; None: none does.
+    judge: str | None = None
     # What is compared.
     strategies: list[str] = field(default_factory=lambda: list(STRATEGIES))
     # Pairs of the model's own faces, and of painted ones that are inverted first.

@@ -61,6 +61,7 @@ class Judges:
 
     reader: FaceReader
     identity: FeatureNetwork | None
+    second: FaceReader | None = None
 
 
 def check(config: DragBenchConfig, inputs: Mapping[str, Path]) -> None:
@@ -79,7 +80,11 @@ def run(
     generator: Any = checkpoint.load(inputs["model"], ("G_ema",), device)["G_ema"]
     generator.eval().requires_grad_(False)
     there = weights.find(IDENTITY) is not None
-    judges = Judges(FaceReader.shipped(device), features.load(IDENTITY, device) if there else None)
+    judges = Judges(
+        FaceReader.shipped(device),
+        features.load(IDENTITY, device) if there else None,
+        FaceReader.load(inputs["judge"], device) if "judge" in inputs else None,
+    )
     say(f"drag_bench: {', '.join(config.strategies)}, on {describe(device)}.")
     pairs = own_pairs(generator, judges.reader, config.pairs, config.seed, config.truncation)
     if len(pairs) < config.pairs:
@@ -158,6 +163,8 @@ def measure(
         "landmarks": list(chosen),
         "begun_px": _mean_distance(starts, targets),
         "mean_distance_px": _mean_distance(ended, targets),
+        "second_px": _second_opinion(judges, pair, after, chosen),
+        "second_begun_px": _second_opinion(judges, pair, before, chosen),
         "tracked_px": there.tracked_px,
         "outside_levels": _change(before, after, free.astype(np.float64) / 255),
         "identity": _identity(judges, before, after),
@@ -212,6 +219,17 @@ def _drag(
     return _Drag(found, sum(left) / len(left), state.step, seconds, state.status.value)
 
 
+def _second_opinion(
+    judges: Judges, pair: Pair, picture: np.ndarray, chosen: Sequence[int]
+) -> float | None:
+    """Mean distance to the target by the second reader: of own pairs it reads the target, too."""
+    if judges.second is None:
+        return None
+    target = pair.target if pair.kind == "painted" else judges.second.read(pair.picture).landmarks
+    found = judges.second.read(picture).landmarks
+    return _mean_distance(found[list(chosen)], list(target[list(chosen)]))
+
+
 @torch.no_grad()
 def _picture(generator: Any, ws: Tensor) -> np.ndarray:
     return to_uint8(picture_of(generator, ws))[0]
@@ -253,6 +271,7 @@ def _about(config: DragBenchConfig, generator: Any, judges: Judges) -> dict[str,
         "truncation": config.truncation,
         "max_steps": config.max_steps,
         "landmarks": "the face reader that ships with the code",
+        "second_judge": judges.second is not None,
         "identity": None if judges.identity is None else judges.identity.name,
         "seconds": "of the processor, on one process"
         if next(generator.parameters()).device.type == "cpu"

@@ -17,10 +17,11 @@ from pipeline.errors import DataError
 from pipeline.metrics.estimate import Estimate, bootstrap
 
 SUMMARY, TABLE = "summary.json", "table.md"
-FORMAT, VERSION = "animedrag-drag-bench", 1
+FORMAT, VERSION = "animedrag-drag-bench", 2
 # Figure -> (head of its column, digits).
 FIGURES: dict[str, tuple[str, int]] = {
     "mean_distance_px": ("mean distance, px", 2),
+    "second_px": ("by the second reader, px", 2),
     "tracked_px": ("by the tracker, px", 2),
     "back_px": ("there and back, px", 2),
     "back_levels": ("there and back, levels", 2),
@@ -72,7 +73,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], resolution: int) -> dict[str, A
         if base is not None and name != BASELINE and len(base) == len(group):
             line["ratio"] = {
                 figure: _numbers(_ratio(group, base, figure))
-                for figure in ("mean_distance_px", "seconds", "back_px")
+                for figure in ("mean_distance_px", "second_px", "seconds", "back_px")
                 if group[0].get(figure) is not None
             }
         lines.append(line)
