@@ -298,8 +298,9 @@ STAGES: tuple[Stage, ...] = (
             "inversion": "inversion",
             "edit": "edit",
             "evaluation": "evaluation",
+            "drag_bench": "drag_bench",
         },
-        may_be_absent=("dataset", "model", "inversion", "edit", "evaluation"),
+        may_be_absent=("dataset", "model", "inversion", "edit", "evaluation", "drag_bench"),
     ),
 )
 

@@ -11,7 +11,9 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.evaluate import drag_bench, drag_table
-from pipeline.evaluate.config import DragBenchConfig
+from pipeline.evaluate.config import DragBenchConfig, ReportConfig
+from pipeline.evaluate.drag_plots import COLOURS, draw_plots
+from pipeline.evaluate.report import build_page, render
 
 
 def config(**values: Any) -> DragBenchConfig:
@@ -25,7 +27,7 @@ def config(**values: Any) -> DragBenchConfig:
 def test_every_strategy_is_measured_on_the_same_pairs_and_a_run_goes_on(
     root: Path, tmp_path: Path
 ) -> None:
-    inputs = {"model": root / "assets/start-64"}
+    inputs = {"model": root / "assets/start-64", "judge": root / "assets/face-reader"}
     metrics = drag_bench.run(config(), inputs, tmp_path)
     rows = drag_table.read_rows(tmp_path / drag_bench.RESULTS)
     assert [(r["pair"], r["points"], r["strategy"]) for r in rows] == [
@@ -46,6 +48,16 @@ def test_every_strategy_is_measured_on_the_same_pairs_and_a_run_goes_on(
     assert metrics["own_5_auto_px"] > 0
     assert (tmp_path / "table.md").read_text().count("\n") == 2 + 4
     assert (tmp_path / "examples.png").exists()
+    # The second judge is the first here, and finds what that finds.
+    for one in rows:
+        assert one["second_px"] == pytest.approx(one["mean_distance_px"], abs=1e-6)
+        assert one["second_begun_px"] == pytest.approx(one["begun_px"], abs=1e-6)
+    # The report shows all of it.
+    page = render(build_page(ReportConfig(), {"drag_bench": tmp_path}))
+    assert "Ways of dragging" in page
+    assert "The figures as bars with their 95 % intervals" in page
+    shown = f"{summary['lines'][0]['mean_distance_px']['value']:.2f} ("
+    assert shown in page
 
     # Cut off after three drags and in the middle of a line: it goes on to the same figures.
     text = (tmp_path / drag_bench.RESULTS).read_text()
@@ -66,7 +78,8 @@ def test_every_strategy_is_measured_on_the_same_pairs_and_a_run_goes_on(
 def row(strategy: str, pair: int, distance: float, **values: Any) -> dict[str, Any]:
     return {
         "pair": f"own-{pair}", "kind": "own", "strategy": strategy, "points": 5, "begun_px": 9.0,
-        "mean_distance_px": distance, "second_px": None, "tracked_px": 0.5, "outside_levels": 1.0, "identity": None,
+        "mean_distance_px": distance, "second_px": None, "tracked_px": 0.5,
+        "outside_levels": 1.0, "identity": None,
         "steps": 10, "seconds": 2.0, "status": "arrived", **values,
     }  # fmt: skip
 
@@ -82,6 +95,21 @@ def test_a_strategy_is_compared_pair_by_pair() -> None:
     assert auto["mean_distance_512_px"] == pytest.approx(4 * auto["mean_distance_px"]["value"])
     assert auto["identity"] is None
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_a_bar_is_as_high_as_its_figure() -> None:
+    rows = [row("draggan", i, 2.0) for i in range(3)] + [row("auto", i, 1.0) for i in range(3)]
+    drawn = np.asarray(draw_plots(drag_table.summarise(rows, 128)))
+    first_panel = drawn[94:, :360]
+    heights = [
+        int((first_panel == np.array(colour, np.uint8)).all(2).any(1).sum())
+        for colour in COLOURS[:2]
+    ]
+    assert heights[0] > 60
+    assert heights[1] == pytest.approx(heights[0] / 2, abs=3)
+    # Another kind of pairs stands below.
+    more = [*rows, *(row("auto", i, 1.0, kind="painted") for i in range(3))]
+    assert draw_plots(drag_table.summarise(more, 128)).height > len(drawn)
 
 
 @pytest.mark.parametrize(

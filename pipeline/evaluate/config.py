@@ -232,6 +232,7 @@ class ReportConfig:
     inversion: str | None = None
     edit: str | None = None
     evaluation: str | None = None
+    drag_bench: str | None = None
     # Sample grids shown between the first and the last one, both included.
     sample_grids: int = 6
     # Frames of the drag shown with their handles and targets, first and last included.

@@ -3,6 +3,7 @@
     results.jsonl     one line a pair, number of points and strategy
     summary.json      means with 95 % intervals by points and strategy, comparisons, what was used
     table.md          the same as a table
+    plots.png         the same as bars with their intervals
     examples.png      sources, targets, and what each strategy made of them
 
 The source's landmarks are dragged to the target's. The tracker is not believed: where the points
@@ -38,6 +39,7 @@ from pipeline.errors import ConfigError, DataError, Interrupted
 from pipeline.evaluate import drag_table
 from pipeline.evaluate.config import DragBenchConfig
 from pipeline.evaluate.drag_pairs import Pair, own_pairs, painted_pairs
+from pipeline.evaluate.drag_plots import draw_plots
 from pipeline.evaluate.sheet import Sheet, draw_sheet
 from pipeline.invert.pti import picture_of
 from pipeline.metrics import features
@@ -47,7 +49,8 @@ from pipeline.models import checkpoint
 from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_uint8
 
-RESULTS, WORK, EXAMPLES = "results.jsonl", "unfinished", "examples.png"
+RESULTS, WORK = "results.jsonl", "unfinished"
+PLOTS, EXAMPLES = "plots.png", "examples.png"
 # Chin, middle of each upper lid, nose, middle of the lower lip: the five points.
 FIVE = (2, 12, 18, 23, 27)
 IDENTITY = "efficientnet-lite0"
@@ -129,6 +132,7 @@ def run(
     summary = drag_table.summarise(rows, size)
     summary["about"] = _about(config, generator, judges)
     drag_table.write(out, summary)
+    draw_plots(summary).save(out / PLOTS)
     draw_sheet(_examples(pairs, config, pictures)).save(out / EXAMPLES)
     shutil.rmtree(work)
     say(drag_table.markdown(summary))

@@ -23,6 +23,7 @@ from pipeline.evaluate.pictures import Picture
 from pipeline.evaluate.plots import format_number
 from pipeline.evaluate.sections.dataset import DatasetSection, dataset_section
 from pipeline.evaluate.sections.drag import DragSection, drag_section
+from pipeline.evaluate.sections.drag_bench import DragBenchSection, drag_bench_section
 from pipeline.evaluate.sections.evaluation import EvaluationSection, evaluation_section
 from pipeline.evaluate.sections.inversion import InversionSection, inversion_section
 from pipeline.evaluate.sections.shared import Table
@@ -55,6 +56,7 @@ class Page:
     evaluation: EvaluationSection | None
     inversion: InversionSection | None
     drag: DragSection | None
+    drag_bench: DragBenchSection | None
     timings: Table | None
     versions: Table | None
     settings: list[Table]
@@ -66,7 +68,7 @@ def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
     """Read the artifacts in `inputs` (keys as in ReportConfig; any may be absent)."""
     manifests, warnings = provenance.read_manifests(inputs)
     video_bytes = int(config.video_mib * 2**20)
-    dataset = model = evaluation = inversion = edit = None
+    dataset = model = evaluation = inversion = edit = bench = None
     if "dataset" in inputs:
         dataset = dataset_section(inputs["dataset"], config.picture_px)
     if "model" in inputs:
@@ -90,9 +92,11 @@ def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
             video_bytes,
             inputs.get("inversion"),
         )
+    if "drag_bench" in inputs:
+        bench = drag_bench_section(inputs["drag_bench"], config.picture_px)
     return Page(
         title=config.name,
-        made=_made(dataset, model, evaluation, inversion, edit),
+        made=_made(dataset, model, evaluation, inversion, edit, bench),
         hero=(edit.before, edit.after) if edit and edit.before and edit.after else None,
         numbers=_numbers(dataset, model, edit, manifests),
         warnings=warnings + provenance.mismatches(manifests),
@@ -101,6 +105,7 @@ def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
         evaluation=evaluation,
         inversion=inversion,
         drag=edit,
+        drag_bench=bench,
         timings=provenance.timings(manifests),
         versions=provenance.versions(manifests),
         settings=provenance.settings(manifests),
@@ -133,6 +138,7 @@ def _made(
     evaluation: EvaluationSection | None,
     inversion: InversionSection | None,
     edit: DragSection | None,
+    bench: DragBenchSection | None,
 ) -> str:
     parts = []
     if dataset:
@@ -147,6 +153,8 @@ def _made(
         parts.append("an uploaded drawing found in the model")
     if edit:
         parts.append("the drawing changed by dragging points")
+    if bench:
+        parts.append("the ways of dragging compared")
     joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
     return joined[0].upper() + joined[1:] + "."
 

@@ -19,8 +19,8 @@ def run(
     """Write `out`/report.html about the given artifacts; ConfigError if none is given."""
     if not inputs:
         raise ConfigError(
-            "A report needs at least one of dataset, model, evaluation, inversion, edit; "
-            "give one, for example report.model=model/ganyu."
+            "A report needs at least one of dataset, model, evaluation, inversion, edit, "
+            "drag_bench; give one, for example report.model=model/ganyu."
         )
     html = render(build_page(config, inputs)).encode("utf-8")
     # One write into the runner's draft: an interrupted run simply starts again.
