@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -170,6 +171,45 @@ def test_the_tracker_finds_a_border_handle_in_a_shifted_stylegan3_picture() -> N
     assert abs(x - 7.0) < 0.4
     assert abs(y - 56.0) < 0.4
     assert state.status is Status.DRAGGING
+
+
+def slid(network: Any, ws: Tensor, since: Tensor) -> tuple[float, float]:
+    """By how many pixels the picture has slid from one ws to another, by the Fourier input."""
+    shifts = [network.synthesis.input.affine(row[:, 0])[0, 2:] for row in (since, ws)]
+    x, y = (64 * (shifts[1] - shifts[0])).tolist()
+    return x, y
+
+
+def dragged_at_the_border(network: Any, frame: Frame | None) -> float:
+    """Pixels between a border handle's target and where its content truly came to."""
+    layer = choose_layer(network)
+    model = drag_model(network, layer)
+    if frame is not None:
+        model = replace(model, frame=frame)
+    # Row 0 alone: the picture slides, and by how much is known exactly.
+    ws = ws_of(network)
+    state = drag.start(ws, (0, 1))
+    start, target = (2.5, 40.0), (8.0, 36.5)
+    strategy, limits = DragGan(learning_rate=0.02), Limits(max_steps=120)
+    state, _ = drag.advance(state, AddHandle(start, target), model, strategy, limits)
+    while state.status is Status.DRAGGING:
+        state, _ = drag.advance(state, Step(), model, strategy, limits)
+    x, y = slid(network, drag.result(state), ws)
+    return math.dist((start[0] + x, start[1] + y), target)
+
+
+@pytest.mark.parametrize("kernel", [3, 1])
+def test_a_handle_at_the_border_ends_where_its_content_truly_is(kernel: int) -> None:
+    network = sg3(kernel)
+    affine = network.synthesis.input.affine
+    draws = torch.Generator().manual_seed(4)
+    affine.weight[2:] = torch.randn(2, network.w_dim, generator=draws)
+    truly = dragged_at_the_border(network, None)
+    frame = network.synthesis.feature_frame(choose_layer(network))
+    with_margin = dragged_at_the_border(network, stretched(frame))
+    assert truly < 0.8
+    # Read with the margin that lies around the picture, the same handle ends elsewhere.
+    assert with_margin > 2 * truly + 1
 
 
 @pytest.mark.parametrize("make", [sg2, sg3])
