@@ -9,6 +9,8 @@ import torch
 from pipeline.models import stylegan2, stylegan3
 from pipeline.train import loss
 from pipeline.train.augment import AugmentPipe
+from torch_utils import native
+from torch_utils.ops import upfirdn2d
 
 
 def relative_error(ours: torch.Tensor, reference: np.ndarray) -> float:
@@ -117,6 +119,32 @@ def test_losses_are_those_of_the_logistic_game():
     assert torch.allclose(loss.generator_loss(logits), -probability.log())
     assert torch.allclose(loss.discriminator_loss_real(logits), -probability.log())
     assert torch.allclose(loss.discriminator_loss_fake(logits), -torch.sigmoid(-logits).log())
+
+
+def test_blur_fetches_nothing_from_the_device_of_the_images(monkeypatch):
+    """Its kernel is new at every step: one on a GPU would be waited for there.
+
+    Plain torch wants the kernel beside the images, and sends it.
+    """
+    prepared, asked, sent = upfirdn2d.prepared, [], []
+
+    def noted(f, *arguments):
+        asked.append(f.device.type)
+        return prepared(f, *arguments)
+
+    def passed(x, kernel, *_):
+        sent.append(kernel.device.type)
+        return x
+
+    monkeypatch.setattr(upfirdn2d, "prepared", noted)
+    monkeypatch.setattr(upfirdn2d, "_compiled", lambda x, *_: x)
+    monkeypatch.setattr(upfirdn2d, "_pass", passed)
+    images = torch.empty(2, 3, 16, 16, device="meta")
+    for runs_compiled in (True, False):
+        monkeypatch.setattr(native, "runs_on", lambda x, answer=runs_compiled: answer)
+        loss.blur(images, 2.0)
+    assert asked == ["cpu"]
+    assert sent == ["meta", "meta"]
 
 
 def test_blur_keeps_the_level_and_falls_to_half_at_sigma():

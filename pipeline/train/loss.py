@@ -96,7 +96,8 @@ def blur(images: Tensor, sigma: float) -> Tensor:
     reach = math.floor(sigma * 3)
     if reach == 0:
         return images
-    distance = torch.arange(-reach, reach + 1, dtype=torch.float32, device=images.device)
+    # On the CPU, where operators want a filter: from a GPU it would be fetched at every step.
+    distance = torch.arange(-reach, reach + 1, dtype=torch.float32)
     kernel = 0.5 ** (distance / sigma) ** 2
     return filter2d(images, kernel / kernel.sum())
 

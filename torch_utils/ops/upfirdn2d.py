@@ -108,7 +108,7 @@ def upfirdn2d(
 
     Args:
         x: NCHW images.
-        f: filter of `setup_filter`, or None.
+        f: filter of `setup_filter`, on x's device or the CPU, or None.
         up, down: integer factors.
         padding: with respect to the upsampled image; negative values crop.
         flip_filter: False convolves (taps run backwards), True correlates.
@@ -125,7 +125,7 @@ def upfirdn2d(
         return x.new_zeros([*x.shape[:2], *size]) + x.sum()  # the sum keeps the graph connected
     if native.runs_on(x):
         return _compiled(x, prepared(f, x, gain, flip_filter), (up_x, up_y), (down_x, down_y), pad)
-    f = torch.ones([1, 1], dtype=x.dtype, device=x.device) if f is None else f.to(x.dtype)
+    f = torch.ones([1, 1], dtype=x.dtype, device=x.device) if f is None else f.to(x)
     if gain != 1:
         f = f * gain ** (f.ndim / 2)
     if not flip_filter:
