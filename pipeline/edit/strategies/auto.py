@@ -29,9 +29,9 @@ from torch import Tensor
 
 from pipeline.edit.drag import DragModel, DragState, Handle, Proposal
 from pipeline.edit.strategies import gauss_newton, places
+from pipeline.edit.strategies.base import Tracking
 from pipeline.edit.strategies.gauss_newton import Prior
-from pipeline.edit.strategies.measuring import LARGEST_LENGTH, mask_loss, scaled_px, track
-from pipeline.errors import check_range
+from pipeline.edit.strategies.measuring import mask_loss, scaled_px, track
 
 # How well a step must have been foretold (share of the way) to go farther, or back.
 _WELL, _BADLY = 0.6, 0.1
@@ -64,48 +64,26 @@ class _Measured:
 
 
 @dataclass(frozen=True)
-class Auto:
+class Auto(Tracking):
     """Gauss-Newton on the handles' places with a prior on the latents.
 
     Lengths are pixels of a 512-pixel picture, except those called px, of the model's own.
     """
 
     stop_distance: float = 1.0
-    search_radius: float = 12.0
-    template_radius: float = 3.0
     smallest_stop_px: float = 0.2
-    smallest_search_px: float = 3.0
-    smallest_template_px: float = 3.0
     trust: float = 24.0  # how far a first step may bring a handle
     smallest_trust_px: float = 3.0
     noise: float = 0.8  # error of a handle's place that is as likely as one deviation of w
     smallest_noise_px: float = 0.1
     # The whole drag's length in deviations of w, beyond what its handles make likely: farther out
     # the model draws no faces.
-    reach: float = 4.0
+    likely: float = 4.0
     common_share: float = 0.9  # of the prior's variance that all rows of ws have in common
     keep_levels: float = 2.0  # change elsewhere (of 255, rms) as likely as one deviation of w
-    mask_weight: float = 20.0  # of the reported loss; the mask itself acts as measurements
 
     name = "auto"
     source = "this program: surveyed Gauss-Newton on landmarks and features, in whitened latents"
-
-    def __post_init__(self) -> None:
-        for name in ("search_radius", "stop_distance", "trust", "noise"):
-            check_range(name, getattr(self, name), 0, LARGEST_LENGTH, low_open=True)
-        for name in ("smallest_search_px", "smallest_trust_px"):
-            check_range(name, getattr(self, name), 1, LARGEST_LENGTH)
-        for name in ("template_radius", "smallest_template_px", "smallest_stop_px"):
-            check_range(name, getattr(self, name), 0, LARGEST_LENGTH)
-        check_range("smallest_noise_px", self.smallest_noise_px, 0, 100, low_open=True)
-        check_range("common_share", self.common_share, 0, 0.999)
-        check_range("reach", self.reach, 0, 1e6)
-        check_range("keep_levels", self.keep_levels, 0, 1e6, low_open=True)
-        check_range("mask_weight", self.mask_weight, 0, 1e6)
-
-    def stop_distance_px(self, model: DragModel) -> float:
-        """The stop distance in the model's pixels."""
-        return scaled_px(self.stop_distance, self.smallest_stop_px, model)
 
     def propose(self, state: DragState, model: DragModel) -> Proposal:
         """Measure `state.ws`, correct J and the trust region, solve for the next latents."""
@@ -197,8 +175,8 @@ class Auto:
         model: DragModel,
     ) -> tuple[Handle, ...]:
         """The handles; those that are not bound looked for where they should have come to."""
-        search = scaled_px(self.search_radius, self.smallest_search_px, model)
-        template = scaled_px(self.template_radius, self.smallest_template_px, model)
+        search = self.search_px(model)
+        template = self.template_px(model)
         looked = []
         for index, handle in enumerate(handles):
             if places.bound(handle):
@@ -268,7 +246,7 @@ class Auto:
         if not handles:
             return jacobian
         first, last = state.free_rows
-        template = scaled_px(self.template_radius, self.smallest_template_px, model)
+        template = self.template_px(model)
         free = ws[:, first:last].detach().clone().requires_grad_(True)
         values: list[Tensor] = []
         with torch.enable_grad():
@@ -338,7 +316,7 @@ class Auto:
         asked = wanted + torch.einsum("mrd,rd->m", jacobian, done)
         noise = torch.full_like(asked, self._noise_px(model))
         # Faces at random differ in `count` numbers by about sqrt(count) deviations.
-        limit = self.reach + count**0.5
+        limit = self.likely + count**0.5
         move = prior.solve(jacobian, asked, noise)
         for _ in range(_LOOSER):
             if prior.deviations(move) <= limit:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pipeline.edit.drag import DragModel, DragState, Handle, Proposal
 from pipeline.edit.sampling import sample
+from pipeline.edit.strategies.base import Pulling
 from pipeline.edit.strategies.measuring import (
-    LARGEST_LENGTH,
     Measured,
     adam_step,
     at,
@@ -20,14 +20,13 @@ from pipeline.edit.strategies.measuring import (
     offsets_of,
     scaled_px,
 )
-from pipeline.errors import check_range
 
 # A loss (in standard deviations) that counts as none.
 _LEAST_LOSS = 0.01
 
 
 @dataclass(frozen=True)
-class FreeDrag:
+class FreeDrag(Pulling):
     """Feature dragging without tracking, Ling et al. 2024 (section 3).
 
     A handle carries a template. It is asked for at a point a little further on (the goal); after
@@ -39,40 +38,18 @@ class FreeDrag:
     anything has moved, so half of what it began with is asked for there.
     """
 
-    radius: float = 3.0  # disc that is compared; pixels of a 512-pixel picture, as all lengths
     reach: float = 12.0  # d: how far the line search looks (3 pixels of a quarter map)
     expected_loss: float = 0.3  # l: the loss that the next goal should begin with
     inner_steps: float = 5.0
     candidates: float = 10.0  # of the line search
-    stop_distance: float = 2.0
-    smallest_radius_px: float = 2.0
     smallest_reach_px: float = 2.0
-    smallest_stop_px: float = 0.5
-    mask_weight: float = 20.0
-    learning_rate: float = 2e-3
 
     name = "freedrag"
     source = "Ling et al. 2024, FreeDrag, section 3"
 
-    def __post_init__(self) -> None:
-        for name in ("radius", "reach", "stop_distance"):
-            check_range(name, getattr(self, name), 0, LARGEST_LENGTH, low_open=True)
-        for name in ("smallest_radius_px", "smallest_reach_px"):
-            check_range(name, getattr(self, name), 1, LARGEST_LENGTH)
-        check_range("smallest_stop_px", self.smallest_stop_px, 0, LARGEST_LENGTH)
-        check_range("expected_loss", self.expected_loss, 0, 100, low_open=True)
-        check_range("inner_steps", self.inner_steps, 1, 1000)
-        check_range("candidates", self.candidates, 1, 1000)
-        check_range("mask_weight", self.mask_weight, 0, 1e6)
-        check_range("learning_rate", self.learning_rate, 0, 10, low_open=True)
-
-    def stop_distance_px(self, model: DragModel) -> float:
-        """The stop distance in the model's pixels."""
-        return scaled_px(self.stop_distance, self.smallest_stop_px, model)
-
     def propose(self, state: DragState, model: DragModel) -> Proposal:
         """Judge the goals asked for so far, set new ones, then one Adam step towards them."""
-        radius = scaled_px(self.radius, self.smallest_radius_px, model)
+        radius = self.radius_px(model)
         handles = state.handles
         if state.goal_step == 0:
             # Targets may have moved: what was asked for on the way to the old ones is void.

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pipeline.edit.drag import DragModel, DragState, Handle, Proposal
 from pipeline.edit.sampling import sample
+from pipeline.edit.strategies.base import Pulling, Tracking
 from pipeline.edit.strategies.draggan import pull, settle
 from pipeline.edit.strategies.measuring import (
-    LARGEST_LENGTH,
     Measured,
     adam_step,
     at,
@@ -21,13 +21,11 @@ from pipeline.edit.strategies.measuring import (
     offsets_of,
     place,
     read_reference,
-    scaled_px,
 )
-from pipeline.errors import check_range
 
 
 @dataclass(frozen=True)
-class Stable:
+class Stable(Pulling, Tracking):
     """Motion supervision whose tracker knows what the handle is *not*; after Cui et al. 2024.
 
     On a handle's first picture a linear filter is fitted (ridge regression, in closed form) that
@@ -37,43 +35,16 @@ class Stable:
     when it is low the handle's first features are asked for instead, which mends what has faded.
     """
 
-    radius: float = 3.0  # disc that is pulled; pixels of a 512-pixel picture, as all lengths
-    search_radius: float = 12.0
-    template_radius: float = 3.0
-    stop_distance: float = 2.0
-    smallest_radius_px: float = 2.0
-    smallest_search_px: float = 3.0
-    smallest_template_px: float = 3.0
-    smallest_stop_px: float = 0.5
     filter_share: float = 0.6  # of the filter in the score, against the likeness
     ridge: float = 0.01  # of the fit, in units of the patches' own energy
     trusted: float = 0.5  # confidence above which the features on the spot are pulled on
-    mask_weight: float = 20.0
-    learning_rate: float = 2e-3
 
     name = "stable"
     source = "after Cui et al. 2024, StableDrag, section 3 (filter fitted in closed form)"
 
-    def __post_init__(self) -> None:
-        for name in ("radius", "search_radius", "stop_distance"):
-            check_range(name, getattr(self, name), 0, LARGEST_LENGTH, low_open=True)
-        for name in ("smallest_radius_px", "smallest_search_px"):
-            check_range(name, getattr(self, name), 1, LARGEST_LENGTH)
-        for name in ("template_radius", "smallest_template_px", "smallest_stop_px"):
-            check_range(name, getattr(self, name), 0, LARGEST_LENGTH)
-        for name in ("filter_share", "trusted"):
-            check_range(name, getattr(self, name), 0, 1)
-        check_range("ridge", self.ridge, 0, 100, low_open=True)
-        check_range("mask_weight", self.mask_weight, 0, 1e6)
-        check_range("learning_rate", self.learning_rate, 0, 10, low_open=True)
-
-    def stop_distance_px(self, model: DragModel) -> float:
-        """The stop distance in the model's pixels."""
-        return scaled_px(self.stop_distance, self.smallest_stop_px, model)
-
     def propose(self, state: DragState, model: DragModel) -> Proposal:
         """Measure `state.ws`: find every handle by its filter, then one Adam step."""
-        radius = scaled_px(self.radius, self.smallest_radius_px, model)
+        radius = self.radius_px(model)
         stop_px = self.stop_distance_px(model)
 
         def motion(features: Tensor) -> Measured:
@@ -88,8 +59,7 @@ class Stable:
         )
 
     def _find(self, handle: Handle, features: Tensor, model: DragModel, radius: float) -> Handle:
-        search = scaled_px(self.search_radius, self.smallest_search_px, model)
-        template = scaled_px(self.template_radius, self.smallest_template_px, model)
+        search, template = self.search_px(model), self.template_px(model)
         around = offsets_of(handle, template).to(features.device)
         centre = at([handle.position], features.device)
         if handle.reference is None:
