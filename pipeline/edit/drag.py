@@ -17,365 +17,82 @@ Points are (x, y) in continuous pixels of the model's picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pipeline.edit.sampling import Frame
-from pipeline.errors import AnimedragError, check_range
-
-Point = tuple[float, float]
-
-
-class DragError(AnimedragError):
-    """The caller asked for something a drag cannot do; the state is unchanged."""
-
-
-class Status(Enum):
-    """Where a drag stands."""
-
-    EMPTY = "empty"  # no handle yet
-    DRAGGING = "dragging"  # a step is possible
-    ARRIVED = "arrived"  # every handle is within the stop distance
-    STUCK = "stuck"  # no progress for `patience` steps
-    LOST = "lost"  # a handle was no longer recognised; the last good state is back
-    EXHAUSTED = "exhausted"  # the step budget is used up
-    STOPPED = "stopped"  # the user said stop
-
-
-# --- state ---
-
-
-@dataclass(frozen=True, eq=False)
-class Handle:
-    """One point being dragged.
-
-    `reference` (n × C) is what the tracker looks for: features around the point when it was set.
-    `anchor` (m × C) is what a handle that has arrived is held to; None while it travels.
-    `radius_px`: a region handle takes hold of the whole disc of that radius; None: of a point.
-    `memory`: what the strategy wants to know of this handle at the next step; its own business.
-    """
-
-    id: int
-    start: Point
-    position: Point
-    target: Point
-    reference: Tensor | None = None
-    anchor: Tensor | None = None
-    confidence: float = 1.0
-    radius_px: float | None = None
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def distance_px(self) -> float:
-        """Distance left to the target."""
-        return math.dist(self.position, self.target)
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Adam's running averages over the free rows (1 × rows × w_dim) and its step count."""
-
-    first: Tensor
-    second: Tensor
-    count: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Best:
-    """The best measured step of the present goal in which no handle was lost.
-
-    A smaller score is better.
-
-    The score is (mean distance beyond the stop distance, mean distance), in pixels.
-    """
-
-    score: tuple[float, float]
-    ws: Tensor
-    step: int
-    positions: tuple[tuple[int, Point], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class DragState:
-    """Everything a drag needs to go on. Tensors in it are never changed in place."""
-
-    ws: Tensor  # 1 × num_ws × w_dim: what the next step measures
-    shown_ws: Tensor  # the ws of the last measured step, i.e. of the picture last shown
-    start_ws: Tensor
-    free_rows: tuple[int, int]  # first and one past the last row that is optimised
-    moments: Moments
-    status: Status = Status.EMPTY
-    handles: tuple[Handle, ...] = ()
-    mask: Tensor | None = None  # H × W in [0, 1]; 1 keeps, 0 is free
-    base: Tensor | None = None  # 1 × C × h × w features of the first step
-    step: int = 0
-    goal_step: int = 0  # steps since handles, targets or mask last changed
-    best: Best | None = None
-    progress: tuple[float, int] = (math.inf, 0)  # score last improved clearly, and at which step
-    next_id: int = 1
-    lost_steps: int = 0  # steps in a row in which a handle was not recognised
-    memory: Mapping[str, Tensor] = field(default_factory=dict)  # the strategy's, for this goal
-
-
-# --- events in ---
-
-
-@dataclass(frozen=True)
-class AddHandle:
-    """Put a handle on the picture last shown; with a radius, on the whole disc around the point."""
-
-    position: Point
-    target: Point
-    radius_px: float | None = None
-
-
-@dataclass(frozen=True)
-class MoveHandle:
-    """Put a handle elsewhere; it gets a new reference there."""
-
-    id: int
-    position: Point
-
-
-@dataclass(frozen=True)
-class MoveTarget:
-    """Give a handle another target; its reference stays."""
-
-    id: int
-    target: Point
-
-
-@dataclass(frozen=True)
-class RemoveHandle:
-    """Take a handle away."""
-
-    id: int
-
-
-@dataclass(frozen=True, eq=False)
-class SetMask:
-    """Set (H × W in [0, 1], 1 keeps) or remove the keep-mask."""
-
-    mask: Tensor | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """Measure once and move once."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Stop at the user's word."""
-
-
-@dataclass(frozen=True)
-class Continue:
-    """Go on after a stop, with a fresh step budget."""
-
-
-EventIn = AddHandle | MoveHandle | MoveTarget | RemoveHandle | SetMask | Step | Stop | Continue
-
-_EDITS: frozenset[type] = frozenset({AddHandle, MoveHandle, MoveTarget, RemoveHandle, SetMask})
-# Which events each status accepts. Handles and mask may change at any time.
-LEGAL: dict[Status, frozenset[type]] = {
-    Status.EMPTY: frozenset({AddHandle, SetMask}),
-    Status.DRAGGING: _EDITS | {Step, Stop},
-    Status.ARRIVED: _EDITS,
-    Status.STUCK: _EDITS | {Continue},
-    Status.LOST: _EDITS | {Continue},
-    Status.EXHAUSTED: _EDITS | {Continue},
-    Status.STOPPED: _EDITS | {Continue},
-}
-
-
-# --- events out ---
-
-
-@dataclass(frozen=True)
-class HandleReport:
-    """One handle as a step measured it."""
-
-    id: int
-    position: Point
-    target: Point
-    distance_px: float
-    confidence: float
-    held: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Stepped:
-    """A step was taken. Positions and `ws` belong together; the move comes after them."""
-
-    step: int
-    loss: float
-    motion_loss: float
-    mask_loss: float
-    handles: tuple[HandleReport, ...]
-    ws: Tensor
-    gradient: Tensor  # 1 × rows × w_dim
-
-    @property
-    def mean_distance_px(self) -> float:
-        """Mean distance of the handles to their targets."""
-        return sum(handle.distance_px for handle in self.handles) / max(len(self.handles), 1)
-
-
-@dataclass(frozen=True)
-class HandleAdded:
-    """A handle was accepted under this id."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The drag left DRAGGING by itself; `reason` is one sentence."""
-
-    status: Status
-    reason: str
-
-
-EventOut = Stepped | HandleAdded | Ended
-
-
-# --- model and strategy ---
-
-
-@dataclass(frozen=True, eq=False)
-class LatentPrior:
-    """Which latents the model was trained to draw from: mean and spread of its w.
-
-    w = mean + spread @ u, with u of unit variance (w_dim; w_dim × w_dim, lower triangular).
-    """
-
-    mean: Tensor
-    spread: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Survey:
-    """What faces near the dragged one look like: N small random moves of the free rows, alike in
-    all rows, and what each did to the picture.
-
-    `landmarks` is None where the face cannot be read; samples whose face cannot are left out.
-    """
-
-    moves: Tensor  # N × w_dim
-    landmarks: Tensor | None  # N × 56, pixels of the picture
-    pictures: Tensor  # N × 3 × h × w, change of small pictures, in grey levels of 255
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What one picture shows."""
-
-    landmarks: Tensor  # 28×2, pixels of the picture
-    error: float  # of them, expected, in face widths
-    # 3 × h × w: change of a small picture since the start, in grey levels; without the mask.
-    small: Tensor
-
-
-class View(Protocol):
-    """The pictures of a drag, and the face that is seen in them.
-
-    `start_ws` and `mask` are the drag's: what the mask keeps is drawn as the start has it.
-    """
-
-    def see(self, ws: Tensor, start_ws: Tensor, mask: Tensor | None) -> Seen:
-        """The picture of ws (1 × num_ws × w_dim) and the face in it."""
-        ...
-
-    def landmarks(self, ws: Tensor, start_ws: Tensor, mask: Tensor | None) -> Tensor:
-        """28×2 px, a little less exact than `see` has them; differentiable by ws."""
-        ...
-
-    def survey(self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None) -> Survey:
-        """Faces near the start's; the same for the same arguments."""
-        ...
-
-
-@dataclass(frozen=True)
-class DragModel:
-    """What the engine needs of a generator."""
-
-    # ws N × num_ws × w_dim -> N × C × h × w; a step asks for N = 1, `auto` for more.
-    features: Callable[[Tensor], Tensor]
-    frame: Frame
-    width: int  # of the picture, pixels
-    height: int
-    # What latents are likely; None: unknown, all directions are alike.
-    prior: LatentPrior | None = None
-    # The pictures and the faces in them; None: there are features only.
-    view: View | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Proposal:
-    """What a strategy measured, and the move it proposes."""
-
-    handles: tuple[Handle, ...]
-    motion_loss: float
-    mask_loss: float
-    gradient: Tensor
-    next_ws: Tensor
-    moments: Moments
-    base: Tensor
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-    settled: bool = False  # the strategy knows that no further step would help
-
-
-class Strategy(Protocol):
-    """One way of measuring and moving; holds constants only, never state.
-
-    What it must know at the next step it puts into `Proposal.memory` and `Handle.memory`. The
-    former is empty again when the goal changed (`state.goal_step == 0`), the latter stays.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def source(self) -> str:
-        """The paper it is from."""
-        ...
-
-    def stop_distance_px(self, model: DragModel) -> float:
-        """A handle at most this far from its target has arrived."""
-        ...
-
-    def propose(self, state: DragState, model: DragModel) -> Proposal:
-        """Measure `state.ws` and propose the next one; pure."""
-        ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a drag ends although its handles have not arrived."""
-
-    max_steps: int = 300
-    patience: int = 80  # steps without clear progress
-    min_progress: float = 0.01  # of the distance left: what counts as clear progress
-    # A handle below this confidence is not recognised; after so many steps of that in a row the
-    # drag is lost. One step alone may be a blink.
-    min_confidence: float = 0.05
-    lost_after: int = 8
-
-    def __post_init__(self) -> None:
-        check_range("max_steps", self.max_steps, 1)
-        check_range("patience", self.patience, 1)
-        check_range("min_progress", self.min_progress, 0, 1)
-        check_range("min_confidence", self.min_confidence, 0, 1)
-        check_range("lost_after", self.lost_after, 1)
-
-
-# --- the engine ---
+from pipeline.edit.drag_model import (
+    DragModel,
+    LatentPrior,
+    Limits,
+    Proposal,
+    Seen,
+    Strategy,
+    Survey,
+    View,
+)
+from pipeline.edit.drag_state import (
+    LEGAL,
+    AddHandle,
+    Best,
+    Continue,
+    DragError,
+    DragState,
+    Ended,
+    EventIn,
+    EventOut,
+    Handle,
+    HandleAdded,
+    HandleReport,
+    Moments,
+    MoveHandle,
+    MoveTarget,
+    Point,
+    RemoveHandle,
+    SetMask,
+    Status,
+    Step,
+    Stepped,
+    Stop,
+)
+
+__all__ = [
+    "LEGAL",
+    "AddHandle",
+    "Best",
+    "Continue",
+    "DragError",
+    "DragModel",
+    "DragState",
+    "Ended",
+    "EventIn",
+    "EventOut",
+    "Handle",
+    "HandleAdded",
+    "HandleReport",
+    "LatentPrior",
+    "Limits",
+    "Moments",
+    "MoveHandle",
+    "MoveTarget",
+    "Point",
+    "Proposal",
+    "RemoveHandle",
+    "Seen",
+    "SetMask",
+    "Status",
+    "Step",
+    "Stepped",
+    "Stop",
+    "Strategy",
+    "Survey",
+    "View",
+    "advance",
+    "result",
+    "scores",
+    "start",
+]
 
 
 def start(ws: Tensor, free_rows: tuple[int, int]) -> DragState:
