@@ -86,3 +86,8 @@ def test_the_layers_take_it_where_it_serves(monkeypatch: pytest.MonkeyPatch) -> 
     plain = conv2d.modulated_conv2d(x, w, s, padding=2, fused=False)
     for each in ours:
         torch.testing.assert_close(each, plain)
+
+
+def test_without_input_channels_nothing_is_summed() -> None:
+    y = conv3x3(torch.randn(2, 0, 6, 5), torch.randn(4, 0, 3, 3), 1)
+    assert torch.equal(y, torch.zeros(2, 4, 6, 5))

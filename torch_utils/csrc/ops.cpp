@@ -12,7 +12,8 @@ TORCH_LIBRARY(animedrag, m) {
 
   // Two filters and an activation between them, as index lines (see csrc/cpu/planes.h):
   //   sizes: [mid_w, mid_h, out_w, out_h]; starts: [up_x, up_y, down_x, down_y].
-  //   Taps are 1-D (both axes) or 2-D [height, width] float32 on the CPU, correlated as they stand.
+  //   Taps are 1-D (both axes) or 2-D [height, width], on the CPU, float32 (float64 for such images),
+  //   correlated as they stand.
   m.def(
       "filtered_lrelu(Tensor x, Tensor? bias, Tensor up_taps, Tensor down_taps, int up, int down, "
       "int[] sizes, int[] starts, float gain, float slope, float clamp, bool write_mask) "

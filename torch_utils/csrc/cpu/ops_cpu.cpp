@@ -346,7 +346,7 @@ Tensor conv3x3(const Tensor& x_, const Tensor& w_, int64_t padding, bool transpo
   const int64_t height = x.size(2), width = x.size(3);
   Tensor y = at::empty({x.size(0), out, height + 2 * padding - 2, width + 2 * padding - 2},
                        x.options());
-  if (y.numel() == 0) return y;
+  if (y.numel() == 0 || x.numel() == 0) return y.zero_();
   const int out_height = static_cast<int>(y.size(2)), out_width = static_cast<int>(y.size(3));
   const Tiling t(x.size(0), out_height, out_width, in + out);
   Tensor u = at::empty({kEntries, w.size(0), w.size(1)}, w.options());

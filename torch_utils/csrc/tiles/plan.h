@@ -189,8 +189,8 @@ inline Plan plan_general(const Call& call, int bytes_a_cell, const DeviceLimits&
       plan.x.tile = std::min(tile, call.x.out);
       plan.y.tile = std::min(tile, call.y.out);
       plan.layout = layout_of(Shape::kGeneral, call.up_square, plan.x, plan.y, plan.planes);
-      // Beyond 2^16 samples a side the products below would not fit an int: such a filter is
-      // refused anyway.
+      // Tiles of more than 4096 samples a side fit into no GPU's memory, and the products below have
+      // to fit into an int.
       if (mid_x_of_tile(plan.x) > 4096 || mid_y_of_tile(plan.y, Shape::kGeneral) > 4096) continue;
       plan.fits = std::int64_t{1} * plan.layout.cells * bytes_a_cell <= device.shared_per_block;
       if (plan.fits && (tile >= 4 || plan.planes == 1)) return plan;
