@@ -45,7 +45,7 @@ BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions animate batch evaluate compare samples report doctor bench bench-invert bench-drag clean
+.PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions animate batch evaluate compare samples report doctor bench bench-invert bench-drag bench-emotions compare-emotions clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -190,6 +190,12 @@ bench-invert: setup ## measure inversion on held-out painted faces: MODEL=model/
 
 bench-drag: setup ## measure the ways of dragging on a model's faces: MODEL=model/x (or a folder)
 	$(RUN) stage=drag_bench "character=$(MODEL_NAME)" $(if $(MODEL),"drag_bench.model=$(MODEL)") $(ARGS)
+
+bench-emotions: setup ## measure the ways of reaching an emotion against painted truth: MODEL=model/x
+	$(RUN) stage=emotion_bench "character=$(MODEL_NAME)" $(if $(MODEL),"emotion_bench.model=$(MODEL)") $(ARGS)
+
+compare-emotions: setup ## these measurements of several models together: BENCHES="emotion_bench/a emotion_bench/b" OUT=page.html
+	$(PY) -m scripts.compare_emotions $(or $(BENCHES),emotion_bench/$(CHARACTER)) $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 doctor: setup ## what this machine has, which operators run and why, what to do for more
 	$(PY) -m scripts.doctor

@@ -286,6 +286,18 @@ STAGES: tuple[Stage, ...] = (
         transient=("device",),
     ),
     Stage(
+        name="emotion_bench",
+        summary="model -> emotion_bench: every way of reaching an emotion, against painted truth",
+        version=1,
+        produces="emotion_bench",
+        config="pipeline.evaluate.config:EmotionBenchConfig",
+        run="pipeline.evaluate.emotion_bench:run",
+        check="pipeline.evaluate.emotion_bench:check",
+        inputs={"model": "model", "directions": "directions"},
+        may_be_absent=("directions",),
+        transient=("device",),
+    ),
+    Stage(
         name="report",
         summary="all of these -> report: one HTML page",
         version=1,

@@ -12,7 +12,7 @@ from pipeline.stages import STAGES, Stage
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 
 # Stages whose verb has another name.
-VERBS = {"drag_bench": "bench-drag"}
+VERBS = {"drag_bench": "bench-drag", "emotion_bench": "bench-emotions"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.edit.emotion_names import EMOTIONS
 from pipeline.errors import ConfigError, check_choice, check_range
 
 # The same names as in pipeline/metrics, which this module does not import: that takes torch.
@@ -217,6 +218,60 @@ class DragBenchConfig:
         check_range("truncation", self.truncation, 0, 2)
         check_range("max_steps", self.max_steps, 1, 100_000)
         check_range("rows", self.rows, 1, 64)
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+
+
+# Ways of reaching an emotion; a drag's strategy follows a colon.
+EMOTION_METHODS = (
+    "drawn",
+    "search",
+    "solve",
+    "direction",
+    "auto",
+    *(f"drag:{name}" for name in STRATEGIES),
+)
+
+
+@dataclass
+class EmotionBenchConfig:
+    """Ways of reaching emotions; reasons are in conf/stages/emotion_bench.yaml."""
+
+    # Name of the benchmark.
+    name: str = "character"
+    # References to the model, and to its directions (None: none).
+    model: str = "model/${character}"
+    directions: str | None = None
+    methods: list[str] = field(
+        default_factory=lambda: ["drawn", "search", "direction", "drag:auto"]
+    )
+    emotions: list[str] = field(default_factory=lambda: [e for e in EMOTIONS if e != "neutral"])
+    # Numbers of painted characters.
+    characters: list[int] = field(default_factory=lambda: [23, 5, 11])
+    # Of their inversions.
+    project_steps: int = 250
+    prior_weight: float = 0.003
+    tune_steps: int = 250
+    # Of a drag.
+    max_steps: int = 60
+    seed: int = 0
+    # auto, cpu or cuda.
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for key, valid in (("methods", EMOTION_METHODS), ("emotions", EMOTIONS)):
+            names = getattr(self, key)
+            if not names or len(set(names)) < len(names):
+                raise ConfigError(f"{key} must name one at least, and none twice.")
+            for name in names:
+                check_choice(key, name, valid)
+        if not self.characters or len(set(self.characters)) < len(self.characters):
+            raise ConfigError("characters must name one at least, and none twice.")
+        for number in self.characters:
+            check_range("characters", number, 0, 2**31)
+        check_range("project_steps", self.project_steps, 1, 100_000)
+        check_range("prior_weight", self.prior_weight, 0, 1e3)
+        check_range("tune_steps", self.tune_steps, 0, 100_000)
+        check_range("max_steps", self.max_steps, 1, 100_000)
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
 
 

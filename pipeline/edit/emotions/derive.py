@@ -108,6 +108,11 @@ _SLIDERS: dict[str, tuple[str, Change]] = {
 _SCALE = {"eye_open_left": 0.94 / 0.36, "eye_open_right": 0.94 / 0.36}
 
 
+def expression_of(emotion: str) -> Expression:
+    """The painter's expression that an emotion's preset comes from."""
+    return _EMOTIONS[emotion].expression
+
+
 def derive() -> list[Preset]:
     """All presets, emotions first."""
     faces = _faces()
