@@ -123,7 +123,8 @@ def derive() -> list[Preset]:
         change = _mood(emotion.expression)
         fitted = _fit(name, emotion.label, "emotion", faces, change)
         marks = _marks(emotion.expression)
-        found.append(replace(fitted, reads_as=emotion.reads_as, marks=marks))
+        rest = _rest(faces) if name == "neutral" else {}
+        found.append(replace(fitted, reads_as=emotion.reads_as, marks=marks, rest=rest))
     for name in SLIDERS:
         label, change = _SLIDERS[name]
         found.append(_fit(name, label, "slider", faces, change, _SCALE.get(name, 1.0)))
@@ -195,6 +196,21 @@ def _fit(
         reads_as={},
         marks={},
     )
+
+
+def _rest(faces: list[tuple[Identity, Pose]]) -> dict[str, tuple[float, float]]:
+    """Means and deviations of the neutral faces' measures."""
+    found = [
+        presets.rest_measures(painted_points(who, pose, EXPRESSIONS["neutral"])[:28])
+        for who, pose in faces
+    ]
+    return {
+        name: (
+            float(np.mean([one[name] for one in found])),
+            float(np.std([one[name] for one in found])),
+        )
+        for name in found[0]
+    }
 
 
 def _marks(expression: Expression) -> dict[str, float]:

@@ -8,7 +8,7 @@ be opened so: what lies behind the lid only a model knows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -61,6 +61,7 @@ def draw_emotion(
     marks: Mapping[str, float],
     marks_before: Mapping[str, float],
     irises: tuple[Points, Points] | None = None,
+    hidden: Collection[str] = (),
 ) -> Drawn:
     """The face with its landmarks at `target`.
 
@@ -70,9 +71,10 @@ def draw_emotion(
         keep: S × S float in [0, 1], 1 where nothing may change.
         marks: see `marks_of`; marks_before: of the expression that the face has already.
         irises: both irises' centres (2×2 px) before and after, where the gaze changes.
+        hidden: parts (names of `landmarks.PARTS`) that hair covers: they are not drawn anew.
     """
     width = lm.face_width(before)
-    parts = changed_parts(before, target)
+    parts = tuple(part for part in changed_parts(before, target) if part not in hidden)
     # A shut eye stays what it is: there is nothing to open it with.
     shut = tuple(p for p in parts if p != "mouth" and _opening(before, p) > _opening(target, p))
     redrawn = (*shut, *(part for part in parts if part == "mouth"))

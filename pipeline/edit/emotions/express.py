@@ -44,6 +44,8 @@ from torch_utils.pixels import to_uint8
 VIEW_SIDE, LEAST_SIDE, MOST_SIDE = 512, 320, 1600
 # How much a doubt about the expression counts beside one `SIGMA` of landmarks.
 _DOUBT = 2.0
+# Visibility below which a part is taken to be covered.
+_HIDDEN = 0.35
 # Share of the picture's side at whose border a turning head is at rest.
 _BORDER = 0.06
 
@@ -226,6 +228,7 @@ class Performer:
             marks,
             marks_of(Goal({there: 1.0})) if there else {},
             (plan.source[-2:] * scale, target[-2:] * scale),
+            [part for part, seen in self.reading.part_visibility.items() if seen < _HIDDEN],
         )
 
     def pasted(self, face: np.ndarray) -> np.ndarray | None:

@@ -27,6 +27,8 @@ from pipeline.errors import ConfigError, check_choice, check_range
 # Beyond these the painter's faces, and with them the presets, say nothing.
 MOST_STRENGTH, MOST_SLIDER = 1.5, 1.5
 ASSUMED = ("read", "neutral")
+# A measure's squared deviation from rest counts up to this.
+_MOST_UNREST = 9.0
 # Rounds of estimating the neutral face: its frame and proportions follow from itself.
 _ROUNDS = 4
 # Landmarks that move less than this share of the face's width are no handles.
@@ -195,7 +197,20 @@ def estimate_neutral(
             if name is not None
         )
         neutral = source - frame.out_of_vectors(np.asarray(total))
-    return neutral
+    # A drawing of another style may be misread: what makes it no more of a face at rest was none.
+    return neutral if _unrest(neutral) <= _unrest(source) else source
+
+
+def _unrest(points: Points) -> float:
+    """How far a face is from the painter's at rest: mean of squared deviations, each bounded."""
+    rest = find_preset("emotion", "neutral").rest
+    found = presets.rest_measures(points[: lm.NUM_LANDMARKS])
+    # Twice the painter's deviations: other styles differ more.
+    off = [
+        (found[name] - mean) / (2 * max(deviation, 0.05 * abs(mean), 0.004))
+        for name, (mean, deviation) in rest.items()
+    ]
+    return float(np.mean(np.minimum(np.square(off), _MOST_UNREST)))
 
 
 def preset_of(expression: str) -> str | None:

@@ -18,7 +18,7 @@ line of the eyes. They come from the painter's statistics (`derive`), never by h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pipeline.data import face_measures as measures
 from pipeline.data import landmarks as lm
 from pipeline.data.landmarks import Points
 from pipeline.edit.emotion_names import EMOTIONS, SLIDERS
@@ -53,6 +54,8 @@ class Preset:
     typical: Mapping[str, float]
     reads_as: Mapping[str, float]  # empty for a slider
     marks: Mapping[str, float]  # empty for a slider
+    # Of the neutral preset: measures of a face at rest, mean and deviation; empty for the others.
+    rest: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def moves(self, proportions: Mapping[str, float], mirror: bool = False) -> Points:
         """30×2: the move of every point of a neutral frontal face with these proportions."""
@@ -82,6 +85,19 @@ def proportions(neutral: Points) -> dict[str, float]:
     }
 
 
+def rest_measures(neutral: Points) -> dict[str, float]:
+    """What tells a face at rest from one that does something, of 28 landmarks (any px)."""
+    width = measures.mouth_width(neutral)
+    return {
+        "left_eye": measures.eye_aspect(neutral, "left"),
+        "right_eye": measures.eye_aspect(neutral, "right"),
+        "mouth_gap": measures.mouth_aspect(neutral) * width,
+        "mouth_bend": measures.mouth_curvature(neutral),
+        "brow_tilt": measures.brow_tilt(neutral),
+        "brow_height": measures.brow_height(neutral),
+    }
+
+
 @cache
 def find_preset(kind: str, name: str) -> Preset:
     """The preset that ships, by kind ("emotion" or "slider") and name.
@@ -105,6 +121,7 @@ def read_preset(path: Path, kind: str) -> Preset:
             typical={str(k): float(v) for k, v in data["typical"].items()},
             reads_as={str(k): float(v) for k, v in (data["reads_as"] or {}).items()},
             marks={str(k): float(v) for k, v in (data["marks"] or {}).items()},
+            rest={str(k): (float(v[0]), float(v[1])) for k, v in (data.get("rest") or {}).items()},
         )
     except FileNotFoundError:
         raise ConfigError(
@@ -138,6 +155,13 @@ def preset_text(preset: Preset) -> str:
         "# How much farther each moves, for every face width that the proportion is larger.",
         "sensitivity:",
     ]
+    if preset.rest:
+        pairs = ", ".join(
+            f"{name}: [{_number(mean)}, {_number(deviation)}]"
+            for name, (mean, deviation) in preset.rest.items()
+        )
+        lines.insert(-4 - len(POINTS), "# Measures of a face at rest: mean, standard deviation.")
+        lines.insert(-4 - len(POINTS), f"rest: {{{pairs}}}")
     for name, slope in preset.sensitivity.items():
         lines += [
             f"  # By the face's {name.replace('_', ' ')}.",
