@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pipeline.edit.emotions import Goal
     from pipeline.edit.studio.makers import Wanted
     from pipeline.invert.subject import Watch
 
@@ -111,6 +112,43 @@ class StageMakers:
         given = None if inversion is None else str(inversion)
         config = take.TakeConfig(name=name, take=str(folder), model=model, inversion=given)
         artifact: Artifact = run_stage(stage, config, Store(self.root)).artifact
+        return artifact.reference, artifact.folder
+
+    def keep_emotion(
+        self, model: str, inversion: Path | None, seed: int | None, goal: Goal, name: str
+    ) -> tuple[str, Path]:
+        from pipeline.edit.config import EditConfig
+        from pipeline.edit.emotion_config import EmotionConfig
+
+        wanted = EmotionConfig(
+            name=" + ".join(f"{key} {value:g}" for key, value in goal.emotions.items()) or None,
+            sliders=", ".join(f"{key}={value:g}" for key, value in goal.sliders.items()) or None,
+            mirror=goal.mirror,
+        )
+        given = None if inversion is None else str(inversion)
+        config = EditConfig(
+            name=name, model=model, inversion=given, seed_face=None if given else seed,
+            device=self.device, emotion=wanted,
+        )  # fmt: skip
+        return self._made("edit", config)
+
+    def sheet(
+        self, model: str, inversion: Path, name: str, emotions: list[str] | None
+    ) -> tuple[str, Path]:
+        from pipeline.edit.emotion_config import EmotionsConfig
+
+        config = EmotionsConfig(
+            name=name, inversion=str(inversion), model=model, device=self.device,
+            **({} if emotions is None else {"emotions": emotions}),  # type: ignore[arg-type]
+        )  # fmt: skip
+        return self._made("emotions", config)
+
+    def _made(self, stage: str, config: Any) -> tuple[str, Path]:
+        from pipeline.artifacts.store import Store
+        from pipeline.runner import run_stage
+        from pipeline.stages import find_stage
+
+        artifact = run_stage(find_stage(stage), config, Store(self.root)).artifact
         return artifact.reference, artifact.folder
 
     def _run(self, name: str, config: Any, work: Callable[..., Any]) -> Path:

@@ -193,7 +193,18 @@ class Go:
     node: int
 
 
-MessageIn = Add | Move | Remove | Mask | Run | Pause | StepOnce | Tick | Seek | Undo | Redo | Go
+@dataclass(frozen=True, eq=False)
+class Play:
+    """Pictures that something else than a drag made, after that frame: a branch of their own."""
+
+    label: str
+    after: int
+    ws: tuple[Tensor, ...]  # each 1 × num_ws × w_dim
+
+
+MessageIn = (
+    Add | Move | Remove | Mask | Run | Pause | StepOnce | Tick | Seek | Undo | Redo | Go | Play
+)
 
 
 # --- events out ---

@@ -47,6 +47,7 @@ from pipeline.edit.session import (
     Move,
     Node,
     Pause,
+    Play,
     Redo,
     Remove,
     Run,
@@ -103,6 +104,8 @@ def receive(session: Session, message: MessageIn, engine: Engine) -> _Answer:
             return _at(session, session.visited[session.current]), (Changed(),)
         case Go(node):
             return _go(session, node), (Changed(),)
+        case Play():
+            return _play(session, message, engine)
 
 
 def _add(
@@ -251,7 +254,7 @@ def _is_leaf(session: Session) -> bool:
 
 
 def _framed(
-    session: Session, step: int, ws: Tensor, positions: Mapping[int, Point], distance: float
+    session: Session, step: int, ws: Tensor, positions: Mapping[int, Point], distance: float | None
 ) -> tuple[Session, Frame]:
     frame = Frame(len(session.frames), session.node.frame, step, ws, positions, distance)
     session = replace(session, frames=(*session.frames, frame))
@@ -265,6 +268,28 @@ def _updated(session: Session, state: DragState, frame: int) -> Session:
 def _replaced(session: Session, node: Node) -> Session:
     nodes = (*session.nodes[: node.id], node, *session.nodes[node.id + 1 :])
     return replace(session, nodes=nodes)
+
+
+def _play(session: Session, message: Play, engine: Engine) -> _Answer:
+    """The points stay where they are; what they are recognised by is read anew."""
+    if not message.ws or len(session.frames) + len(message.ws) > MAX_FRAMES:
+        raise SessionError("This session can hold no more pictures; save it and begin another one.")
+    sought, _ = _seek(session, message.after, engine)
+    handles = tuple(
+        drag.Handle(handle.id, handle.start, handle.position, handle.target)
+        for handle in session.state.handles
+    )
+    last = message.ws[-1]
+    state = replace(sought.state, ws=last, shown_ws=last, handles=handles)
+    state, _ = _advance(state, SetMask(state.mask), engine)
+    played = _did(replace(session, running=False), message.label, state)
+    played = _replaced(played, replace(played.node, frame=message.after))
+    positions = {handle.id: handle.position for handle in handles}
+    out: list[EventOut] = []
+    for number, ws in enumerate(message.ws, 1):
+        played, frame = _framed(played, number, ws, positions, None)
+        out.append(FrameMade(frame, float("nan")))
+    return played, (*out, Changed())
 
 
 def _go(session: Session, node: int) -> Session:

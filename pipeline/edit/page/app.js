@@ -2,8 +2,9 @@
 import { Connection, ask } from "./connection.js";
 import { Faces } from "./faces.js";
 import { showHistory } from "./history.js";
+import { Moods } from "./moods.js";
 import { Start } from "./start.js";
-import { drawCurve, showPoints, showSaved } from "./panel.js";
+import { drawCurve, showKept, showPoints, showSaved } from "./panel.js";
 import { chooseLanguage, fillLanguages, t } from "./texts.js";
 import { View } from "./view.js";
 
@@ -13,14 +14,16 @@ const KEPT_FRAMES = 400;
 
 const view = new View($("canvas"));
 const faces = new Faces();
-let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", scrubbing = false;
+let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", mood = null, scrubbing = false;
 const frames = new Map(), distances = new Map();
+const moods = new Moods((type, values) => connection.say(type, values));
 const start = new Start({ get connection() { return connection; }, get machine() { return machine; }, notice });
 
 // --- beginning ---
 
 chooseLanguage();
 fillLanguages($("language"));
+moods.words();
 setTheme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 begin().catch((error) => notice(error.message));
 
@@ -44,12 +47,14 @@ function connect(session) {
   on("unsaid", () => notice(t("lost"), 0));
   on("error", (header) => { notice(header.message); });
   on("sample", (header, body) => start.addSample(header.seed, body));
-  on("phase", (header) => { notice(t({ finding: "looking", importing: "bringing_model" }[header.phase]), 0, false); });
+  on("phase", (header) => { notice(t({ finding: "looking", importing: "bringing_model", expressing: "expressing" }[header.phase]), 0, false); });
   on("imported", async () => { await fillModels(); $("model").value = state.model; });
   on("packed", () => download(connection.path("file"), "session.animedrag"));
   on("preview", showPreview);
   on("frame", showFrame);
   on("full", showFull);
+  on("mood", (header, body) => moods.show(header.emotion, body));
+  on("expressed", showMood);
   on("ended", (header) => say(header.reason));
   on("state", showState);
 }
@@ -74,9 +79,10 @@ function showState(next) {
   start.remember(connection.session);
   if (state.phase === "faces") { showFaces(); return; }
   if (state.phase === "inverting") { showFinding(); return; }
-  if (before.seed !== state.seed || before.phase !== "ready") { frames.clear(); distances.clear(); picture = null; setMode("face"); }
+  if (before.seed !== state.seed || before.phase !== "ready") { frames.clear(); distances.clear(); picture = mood = null; setMode("face"); moods.reset(); }
   view.resize(state.width, state.height);
-  $("view-choice").hidden = state.kind !== "drawing";
+  showViews();
+  $("sheet").hidden = state.kind !== "drawing"; $("sheet").disabled = state.saving;
   view.handles = state.handles;
   if (!view.handles.some((handle) => handle.id === view.chosen)) view.chosen = view.handles.at(-1)?.id ?? null;
   view.setMask(state.mask ? Uint8Array.from(atob(state.mask), (char) => char.charCodeAt(0)) : null);
@@ -85,13 +91,15 @@ function showState(next) {
   $("run-words").textContent = t(state.running ? "stop" : "start");
   $("run").disabled = $("step").disabled = !state.handles.length;
   $("undo").disabled = !state.can_undo; $("redo").disabled = !state.can_redo;
-  showSaved(state.saved, (rest) => connection.path(rest), state.kind === "drawing");
+  showSaved(state.saved, (rest) => connection.path(rest));
+  showKept($("sheet-kept"), state.sheet?.files ?? [], (rest) => connection.path(rest));
   if (state.reason) notice(state.reason, 6000);
   show("work");
   showHint(); refreshPoints(); showTimeline();
   showHistory(state.nodes, state.node, (frame) => connection.path(`frames/${frame}`), (node) => connection.say("go", { node }));
   need(state.frame);
   if (mode === "picture" && !state.running) connection.say("full");
+  if (mode === "mood" && state.frame !== before.frame && before.phase === "ready") setMode("face");
 }
 
 function show(screen) {
@@ -193,12 +201,33 @@ async function showFull(header, body) {
   view.draw();
 }
 
+function showViews() {
+  $("view-mood").hidden = !mood; $("view-picture").hidden = state.kind !== "drawing";
+  $("view-choice").hidden = $("view-mood").hidden && $("view-picture").hidden;
+}
+
+async function showMood(header, body) {
+  mood = { image: await createImageBitmap(new Blob([body], { type: "image/webp" })), whole: header.whole };
+  say(t("expressed", { e: t(`emotion_${header.reads}`) }));
+  moods.shown(); showViews();
+  if (mode === "mood") await paintMood(); else setMode("mood");
+}
+
+async function paintMood() {
+  view.whole = mood.image;
+  if (mood.whole) picture ??= await bitmap(connection.path("picture"));
+  view.before = mood.whole ? picture : await frameImage(0);
+  view.draw();
+}
+
 function setMode(next) {
   mode = next;
   $("view-face").setAttribute("aria-pressed", String(next === "face"));
   $("view-picture").setAttribute("aria-pressed", String(next === "picture"));
+  $("view-mood").setAttribute("aria-pressed", String(next === "mood"));
   view.whole = null;
   if (next === "picture") connection.say("full");
+  else if (next === "mood") paintMood();
   else if (state.phase === "ready" && state.frame !== undefined) need(state.frame);
   view.fit(); showHint();
 }
@@ -256,10 +285,10 @@ const run = () => { if (!$("run").disabled) connection.say(state.running ? "paus
 const actions = { run, step: () => connection.say("step"), undo: () => connection.say("undo"), redo: () => connection.say("redo"),
   "zoom-in": () => view.zoomBy(1.3), "zoom-out": () => view.zoomBy(1 / 1.3), "zoom-fit": () => view.fit(),
   "mask-all": () => view.fillMask(true), "mask-none": () => view.fillMask(false),
-  "view-face": () => setMode("face"), "view-picture": () => setMode("picture"), "compare-on": toggleCompare,
+  "view-face": () => setMode("face"), "view-mood": () => setMode("mood"), sheet: () => connection.say("sheet", { name: $("name").value || "studio" }), "view-picture": () => setMode("picture"), "compare-on": toggleCompare,
   theme: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
   pack: () => connection.say("pack"), carry: () => connection.say("carry"),
-  save: () => { if ($("name").reportValidity()) connection.say("save", { name: $("name").value || "studio" }); } };
+  save: () => { if ($("name").reportValidity()) connection.say(mode === "mood" ? "save_mood" : "save", { name: $("name").value || "studio" }); } };
 for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
 for (const tool of ["point", "keep", "erase", "hand"]) $(`tool-${tool}`).addEventListener("click", () => setTool(tool));
 
@@ -277,6 +306,7 @@ function toggleCompare() {
   $("compare-on").setAttribute("aria-pressed", String(on));
   showHint(); view.draw();
 }
+view.addEventListener("cut", () => { $("compare-at").value = Math.round(view.compareAt * 1000); });
 $("compare-at").addEventListener("input", (event) => { view.compareAt = event.target.value / 1000; view.draw(); });
 $("brush").addEventListener("input", (event) => { view.brush = Number(event.target.value); view.draw(); });
 $("mask-show").addEventListener("change", (event) => { view.maskShown = event.target.checked; view.draw(); });
@@ -314,6 +344,6 @@ function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   if (localStorage.getItem("theme") !== theme) localStorage.setItem("theme", theme);
 }
-$("language").addEventListener("change", (event) => { chooseLanguage(event.target.value); if (state.phase) showState(state); });
+$("language").addEventListener("change", (event) => { chooseLanguage(event.target.value); moods.words(); if (state.phase) showState(state); });
 addEventListener("resize", () => { if (document.body.dataset.screen === "work") showTimeline(); });
 addEventListener("unhandledrejection", (event) => notice(event.reason?.message ?? String(event.reason)));

@@ -47,5 +47,6 @@ function branches(nodes) {
 
 function wordsOf(label) {
   const [kind, detail] = label.split(" ");
+  if (kind === "emotion") return detail === "features" ? t("features") : t(`emotion_${detail}`);
   return t(`did_${kind}`, { n: detail ?? "" });
 }

@@ -40,11 +40,15 @@ function makePoint() {
   return item;
 }
 
-export function showSaved(saved, address, hasPicture) {
+export function showSaved(saved, address) {
   $("saved").hidden = !saved;
   $("saved").textContent = saved ? t("saved", { r: saved.reference }) : "";
-  const names = ["picture.png", "face.png", "before-after.png", "film.mp4", "film.gif", "film.webp", "recipe.json"];
-  $("kept").replaceChildren(...(saved ? names : []).filter((name) => hasPicture || name !== "picture.png").map((name) => {
+  showKept($("kept"), saved?.files ?? [], address);
+}
+
+// Links to files that can be taken home.
+export function showKept(list, names, address) {
+  list.replaceChildren(...names.map((name) => {
     const item = document.createElement("li");
     const link = document.createElement("a");
     link.href = address(`kept/${name}`); link.download = `animedrag-${name}`; link.textContent = t(name);

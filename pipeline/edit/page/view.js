@@ -86,12 +86,14 @@ export class View extends EventTarget {
       const cut = p.x + width * this.compareAt;
       c.save(); c.beginPath(); c.rect(p.x, p.y, cut - p.x, height); c.clip();
       c.drawImage(this.before, p.x, p.y, width, height); c.restore();
+      c.fillStyle = "#1d203366"; c.fillRect(cut - 2, p.y, 4, height);
       c.fillStyle = "#fff"; c.fillRect(cut - 1, p.y, 2, height);
     }
     if (!this.whole && this.compareAt === null && this.maskShown) {
       c.globalAlpha = 0.5; c.drawImage(this.mask, p.x, p.y, width, height); c.globalAlpha = 1;
     }
     c.restore();
+    if (this.compareAt !== null && this.before) this.paintCut(p.x + width * this.compareAt, p.y + height / 2);
     if (this.whole || this.compareAt !== null) return;
     for (const [index, handle] of this.handles.entries()) this.paintHandle(handle, index + 1);
     if (this.pending) {
@@ -104,6 +106,20 @@ export class View extends EventTarget {
       const [x, y] = this.toScreen(this.cursor ?? this.pointer);
       this.ring(x, y, Math.max(2, this.brushRadius() * p.scale), "#1d2033", 3); this.ring(x, y, Math.max(2, this.brushRadius() * p.scale), "#fff", 1.5);
     }
+  }
+
+  paintCut(x, y) {
+    const c = this.context;
+    c.beginPath(); c.arc(x, y, 17, 0, 7); c.fillStyle = "#fff"; c.fill();
+    this.ring(x, y, 17, "#1d203366", 1);
+    for (const side of [-1, 1]) { this.line([x + side * 4, y - 5], [x + side * 9, y], "#1d2033", 2); this.line([x + side * 9, y], [x + side * 4, y + 5], "#1d2033", 2); }
+  }
+
+  // Where before and after part, from a pointer.
+  cutAt(x) {
+    const p = this.place();
+    this.compareAt = Math.min(1, Math.max(0, (x - p.x) / (this.shown[0] * p.scale)));
+    this.tell("cut"); this.draw();
   }
 
   paintHandle(handle, number) {
@@ -181,9 +197,10 @@ export class View extends EventTarget {
     this.cursor = null;
     if (this.pointers.size === 2) { this.grip = { kind: "pinch", span: this.span() }; return; }
     const face = this.toFace(x, y);
-    const pans = event.button === 1 || this.tool === "hand" || this.whole || this.compareAt !== null || event.altKey;
+    const pans = event.button === 1 || this.tool === "hand" || event.altKey || (this.whole && this.compareAt === null);
     if (pans) { this.grip = { kind: "pan", x, y }; return; }
     if (event.button !== 0) return;
+    if (this.compareAt !== null) { this.grip = { kind: "cut" }; this.cutAt(x); return; }
     if (this.tool !== "point") { this.grip = { kind: "brush" }; this.stroke(face); return; }
     const found = this.pending ? null : this.find(x, y);
     if (found) {
@@ -209,6 +226,8 @@ export class View extends EventTarget {
       this.shift = [this.shift[0] + now.x - grip.span.x, this.shift[1] + now.y - grip.span.y];
       this.zoomBy(now.length / grip.span.length, [now.x, now.y]);
       grip.span = now;
+    } else if (grip?.kind === "cut") {
+      this.cutAt(x);
     } else if (grip?.kind === "pan") {
       this.shift = [this.shift[0] + x - grip.x, this.shift[1] + y - grip.y];
       grip.x = x; grip.y = y;

@@ -13,21 +13,12 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
+from pipeline.edit.kept import KEPT, SHEET
 from pipeline.edit.server.rooms import Refused, Rooms
 from pipeline.edit.session_file import frame_picture
 
 # As pipeline.edit.studio.transfers knows them.
 PACKED, BROUGHT, BROUGHT_MODELS = "session.animedrag", "brought.animedrag", "brought"
-# What can be taken home: word in the address -> file of the edit.
-KEPT = {
-    "face.png": "result.png",
-    "picture.png": "full.png",
-    "before-after.png": "before_after.png",
-    "film.mp4": "frames.mp4",
-    "film.gif": "frames.gif",
-    "film.webp": "frames.webp",
-    "recipe.json": "recipe.json",
-}
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -85,15 +76,15 @@ def transfers(rooms: Rooms) -> APIRouter:
 
     @router.get("/kept/{file}", response_class=FileResponse, tags=["edits"])
     def kept(id: str, file: str) -> Response:
-        """What the last save made: face.png, picture.png, film.mp4, ..."""
+        """What the last save made: face.png, film.mp4, ...; what the last sheet: sheet.png, ..."""
         folder = rooms.path(id)
         try:
             about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-            edit = Path(about["saved"]["folder"])
+            saved = Path(about["sheet" if file in SHEET else "saved"]["folder"])
         except (OSError, ValueError, KeyError, TypeError):
             raise Refused("Nothing has been saved yet.", 404) from None
-        name = KEPT.get(file)
-        return _file(None if name is None else edit / name, "no-store", f"animedrag-{file}")
+        name = {**KEPT, **SHEET}.get(file)
+        return _file(None if name is None else saved / name, "no-store", f"animedrag-{file}")
 
     return router
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from pipeline.edit import recipe as recipes
 from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.generator import choose_layer, drag_model, free_rows
+from pipeline.edit.kept import KEPT, SHEET
 from pipeline.edit.session import Engine, Session
 from pipeline.edit.session_file import SessionFile, frame_picture
 from pipeline.edit.session_machine import receive
@@ -31,6 +32,7 @@ from pipeline.edit.studio import (
     drawings,
     encoding,
     home,
+    moods,
     reading,
     snapshot,
     subject,
@@ -45,13 +47,11 @@ from pipeline.errors import DataError
 from pipeline.models import checkpoint
 from torch_utils.device import choose_device
 
+if TYPE_CHECKING:
+    from pipeline.edit.emotions.express import Performer
+
 ROWS = 6
 SAVE_EVERY_FRAMES = 10
-
-
-def device_name(device: torch.device) -> str:
-    """What a GPU calls itself; "" for the CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 class Desk:
@@ -80,6 +80,9 @@ class Desk:
         self.phase = "empty"  # empty | faces | inverting | ready
         self.faces: list[Header] = []
         self.saved: Header | None = None
+        self.sheet: Header | None = None  # an emotion sheet that was made
+        self.performer: Performer | None = None  # see `moods`
+        self.mood: moods.Mood | None = None
         self.carried: Header | None = None  # a recipe for the next face that is taken
         self.step_seconds = 0.0
         self.picture_size = (0, 0)  # of the drawing whose faces are shown
@@ -105,7 +108,7 @@ class Desk:
             self.subject = subject.of_seed(self.generator, kept["seed"], self.device)
         else:
             self.subject = drawings.of_inversion(self, Path(kept["inversion"]))
-        self.saved = about.get("saved")
+        self.saved, self.sheet = about.get("saved"), about.get("sheet")
         self._make_engine()
         self._begin(self.file.read(str(self.device)))
 
@@ -121,8 +124,9 @@ class Desk:
         about: Header = {"model": self.model_reference}
         if self.subject is not None:
             about["subject"] = self.subject.about
-        if self.saved is not None:
-            about["saved"] = self.saved
+        for name, kept in (("saved", self.saved), ("sheet", self.sheet)):
+            if kept is not None:
+                about[name] = kept
         if self.carried is not None:
             about["carried"] = self.carried
         files.put_text(self.folder / "about.json", json.dumps(about) + "\n")
@@ -206,6 +210,17 @@ class Desk:
                 return
             case "save":
                 taking.save(self, reading.text(header, "name"))
+            case "moods":
+                moods.palette(self, wanted)
+                return
+            case "express":
+                moods.express(self, header)
+            case "enter":
+                moods.enter(self)
+            case "save_mood":
+                moods.save(self, reading.text(header, "name"))
+            case "sheet":
+                moods.sheet(self, header)
             case "kept":
                 taking.kept(self)
             case "recipe":
@@ -213,13 +228,13 @@ class Desk:
             case _:
                 session, engine = self.ready()
                 message = reading.edit_message(header, body, engine, self.device)
-                self._receive(session, message, engine)
-                self._unsaved += 1
+                self.receive(session, message, engine)
         self.tell()
 
     def leave(self) -> None:
         """Put away what was edited; the files of an earlier session go."""
-        self.session = self.subject = self.engine = self.saved = None
+        self.session = self.subject = self.engine = self.saved = self.sheet = None
+        self.performer = self.mood = None
         self.phase, self.faces = "empty", []
         for name in ("frames", "nodes"):
             for path in (self.folder / name).glob("*"):
@@ -267,17 +282,18 @@ class Desk:
         """One step of the drag, if it is running."""
         session, engine = self.ready()
         began = time.perf_counter()
-        self._receive(session, sessions.Tick(), engine)
+        self.receive(session, sessions.Tick(), engine)
         seconds = time.perf_counter() - began
         self.step_seconds += (1.0 if not self.step_seconds else 0.2) * (seconds - self.step_seconds)
-        self._unsaved += 1
         if self._unsaved >= SAVE_EVERY_FRAMES:
             self.save_session()
         if not self.running:
             self.tell()
 
-    def _receive(self, session: Session, message: sessions.MessageIn, engine: Engine) -> None:
+    def receive(self, session: Session, message: sessions.MessageIn, engine: Engine) -> None:
+        """Have the session do that, and say what came of it."""
         self.session, events = receive(session, message, engine)
+        self._unsaved += 1
         for event in events:
             if isinstance(event, sessions.FrameMade):
                 self._say_frame(event.frame, event.loss)
@@ -342,7 +358,7 @@ class Desk:
             "width": width,
             "height": height,
             "device": self.device.type,
-            "device_name": device_name(self.device),
+            "device_name": snapshot.device_name(self.device),
             "threads": torch.get_num_threads(),
             "step_seconds": round(self.step_seconds, 4),
             "kind": about.get("kind"),
@@ -350,9 +366,8 @@ class Desk:
             "faces": self.faces,
             "carried": 0 if self.carried is None else len(self.carried["handles"]),
             "saving": self.saver.busy,
-            "saved": None if self.saved is None else {
-                key: self.saved[key] for key in ("reference", "frame")
-            },
+            "saved": snapshot.kept_of(self.saved, KEPT),
+            "sheet": snapshot.kept_of(self.sheet, SHEET),
         }  # fmt: skip
         if self.phase == "faces":
             head["picture"] = self.picture_size

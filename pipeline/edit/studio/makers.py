@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.invert.subject import Watch
+
+if TYPE_CHECKING:
+    from pipeline.edit.emotions import Goal
 
 Header = dict[str, Any]
 Say = Callable[[Header, bytes], None]
@@ -40,4 +43,16 @@ class Makers(Protocol):
 
     def keep(self, model: str, inversion: Path | None, folder: Path, name: str) -> tuple[str, Path]:
         """File a take as an edit: its reference and its folder."""
+        ...
+
+    def keep_emotion(
+        self, model: str, inversion: Path | None, seed: int | None, goal: Goal, name: str
+    ) -> tuple[str, Path]:
+        """File the drawing, or the model's face of that number, with an emotion as an edit."""
+        ...
+
+    def sheet(
+        self, model: str, inversion: Path, name: str, emotions: list[str] | None
+    ) -> tuple[str, Path]:
+        """File a sheet of a drawing in these emotions; None: all."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.console import complain
@@ -14,12 +14,13 @@ from pipeline.errors import AnimedragError
 
 @dataclass(frozen=True)
 class Saved:
-    """What became of it: an edit's reference and folder, or why there is none."""
+    """What became of it: the artifact's reference and folder, or why there is none."""
 
     frame: int
     reference: str = ""
     folder: Path | None = None
     failed: str = ""
+    kind: str = "edit"  # or "sheet"
 
 
 class Saver:
@@ -35,9 +36,10 @@ class Saver:
         """Whether something is being saved, or was and has not been taken."""
         return self._thread is not None
 
-    def start(self, work: Callable[[], tuple[str, Path]], frame: int) -> None:
-        """Have `work` file the edit of that frame."""
-        self._thread = threading.Thread(target=self._run, args=(work, frame), daemon=True)
+    def start(self, work: Callable[[], tuple[str, Path]], frame: int, kind: str = "edit") -> None:
+        """Have `work` file something of that frame."""
+        given = (work, Saved(frame, kind=kind))
+        self._thread = threading.Thread(target=self._run, args=given, daemon=True)
         self._thread.start()
 
     def take(self) -> Saved | None:
@@ -52,13 +54,13 @@ class Saver:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _run(self, work: Callable[[], tuple[str, Path]], frame: int) -> None:
+    def _run(self, work: Callable[[], tuple[str, Path]], empty: Saved) -> None:
         try:
             reference, folder = work()
-            self._result = Saved(frame, reference, folder)
+            self._result = replace(empty, reference=reference, folder=folder)
         except AnimedragError as error:
-            self._result = Saved(frame, failed=str(error))
+            self._result = replace(empty, failed=str(error))
         except Exception as error:  # a bug must not take the artist's session with it
             complain(traceback.format_exc())
-            self._result = Saved(frame, failed=f"Something unforeseen happened ({error}).")
+            self._result = replace(empty, failed=f"Something unforeseen happened ({error}).")
         self._done()

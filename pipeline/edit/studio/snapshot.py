@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
+from pipeline.edit.kept import there
 from pipeline.edit.session import Engine, Session
 from pipeline.edit.studio.makers import Header
 
@@ -35,3 +40,16 @@ def handles(session: Session) -> list[Header]:
          "partner": session.partner(h.id)}
         for h in session.state.handles
     ]  # fmt: skip
+
+
+def kept_of(saved: Header | None, table: dict[str, str]) -> Header | None:
+    """What a page is told of something that was saved: no paths."""
+    if saved is None:
+        return None
+    told = {key: saved[key] for key in ("reference", "frame")}
+    return {**told, "files": there(Path(saved["folder"]), table)}
+
+
+def device_name(device: torch.device) -> str:
+    """What a GPU calls itself; "" for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

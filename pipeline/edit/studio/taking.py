@@ -45,6 +45,10 @@ def kept(desk: Desk) -> None:
     if result.failed:
         raise DataError(result.failed)
     if desk.session is not None and result.frame < len(desk.session.frames):
-        desk.saved = {"reference": result.reference, "folder": str(result.folder),
-                      "frame": result.frame}  # fmt: skip
+        told = {"reference": result.reference, "folder": str(result.folder),
+                "frame": result.frame}  # fmt: skip
+        if result.kind == "sheet":
+            desk.sheet = told
+        else:
+            desk.saved = told
         desk.write_about()
