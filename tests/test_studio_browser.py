@@ -191,6 +191,33 @@ def test_a_target_moves_while_it_runs_and_pairs_follow(desk: Desk) -> None:
     desk.stop()
 
 
+def test_an_emotion_is_chosen_compared_and_dragged_on_from(desk: Desk) -> None:
+    page = desk.page
+    desk.begin()
+    page.click("#moods-box summary")
+    desk.until("!document.querySelector('#moods').hasAttribute('aria-busy')")
+    sources = page.evaluate("[...document.querySelectorAll('#moods img')].map(one => one.src)")
+    assert len(set(sources)) == 10
+    page.click("[data-mood=surprised]")
+    page.wait_for_selector("#view-mood", state="visible")
+    desk.until("document.querySelector('#view-mood').getAttribute('aria-pressed') == 'true'")
+    page.click("#compare-on")
+    desk.shot("emotion")
+    middle, y = desk.at(32, 32)
+    page.mouse.move(middle, y)
+    page.mouse.down()
+    page.mouse.move(desk.at(48, 32)[0], y, steps=3)
+    page.mouse.up()
+    assert abs(int(page.locator("#compare-at").input_value()) - 750) < 12
+    page.click("#compare-on")
+    page.click("#mood-enter")
+    desk.shows("Picture 11 of 11")
+    desk.until("document.querySelector('#view-face').getAttribute('aria-pressed') == 'true'")
+    desk.add((21, 36), (21, 44))
+    page.click("#step")
+    desk.shows("Picture 12 of 12")
+
+
 def test_a_mask_keeps_what_it_covers(desk: Desk) -> None:
     change = {}
     for masked in (False, True):

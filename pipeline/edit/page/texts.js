@@ -110,7 +110,7 @@ const TABLE = {
   mask_show: ["Show", "显示", "表示"],
   brush: ["Brush", "笔刷", "ブラシ"],
   mask_all: ["Keep all", "全部保持", "すべて固定"],
-  mask_none: ["Keep nothing", "全部放开", "固定なし"],
+  mask_none: ["Keep none", "全部放开", "固定なし"],
   home: ["Take it home", "保存带走", "持ち帰る"],
   name: ["Name", "名称", "名前"],
   save: ["Save", "保存", "保存"],
