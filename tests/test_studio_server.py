@@ -91,10 +91,12 @@ def test_a_sample_is_dragged_undone_scrubbed_and_taken_home(
     assert head["timeline"][:5] == [0, 1, 2, 3, 4]
     client.send("save", name="mine")
     head, _ = client.wait("state", lambda head: head["saved"])
-    assert head["saved"] == {"reference": "edit/mine:v1", "frame": 2}
+    kept = ("face.png", "before-after.png", "film.mp4", "film.gif", "film.webp", "recipe.json")
+    saved = {"reference": "edit/mine:v1", "frame": 2, "files": list(kept)}
+    assert head["saved"] == saved  # no picture.png: there is no drawing
     edit = Store(studio.folder / "artifacts").find("edit/mine")
     assert edit.manifest.plan.stage == "take"
-    for name in ("face.png", "before-after.png", "film.gif", "film.webp", "film.mp4"):
+    for name in kept:
         assert client.request("GET", f"/api/sessions/{client.session}/kept/{name}")
     face = client.request("GET", f"/api/sessions/{client.session}/kept/face.png")
     shown = client.request("GET", f"/api/sessions/{client.session}/frames/2")
