@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 from PIL import Image
 
 from pipeline.data.painter import character, paint_face
+from pipeline.edit.emotion_config import EmotionsConfig
+from pipeline.edit.emotions import sheet
+from pipeline.errors import Interrupted
 
 QUICK = (
     "invert.project.steps=2", "invert.project.w_samples=64", "invert.project.start=w_avg",
@@ -89,23 +93,23 @@ def test_a_sheet_has_every_emotion_and_is_made_once(root: Path, store: Path) -> 
     )  # fmt: skip
     done = run(root, store, *arguments)
     assert done.returncode == 0, done.stderr
-    sheet = store / "emotions/one/v1"
-    page = read(sheet / "sheet.png")
+    made = store / "emotions/one/v1"
+    page = read(made / "sheet.png")
     assert page.shape[1] > 3 * 120
-    entries = {entry["emotion"]: entry for entry in about(sheet, "emotions.json")["emotions"]}
+    entries = {entry["emotion"]: entry for entry in about(made, "emotions.json")["emotions"]}
     assert list(entries) == ["neutral", "laugh", "sleepy"]
     assert entries["laugh"]["metrics"]["read_after"] == "laugh"
     assert entries["sleepy"]["metrics"]["read_after"] == "closed"
     source = read(store / "inversion/one/v1/source.png")
     for name in entries:
-        assert read(sheet / f"cells/{name}.png").shape == (512, 512, 3)
-        assert read(sheet / f"full/{name}.png").shape == source.shape
-    with Image.open(sheet / "loop.webp") as loop:
+        assert read(made / f"cells/{name}.png").shape == (512, 512, 3)
+        assert read(made / f"full/{name}.png").shape == source.shape
+    with Image.open(made / "loop.webp") as loop:
         assert loop.n_frames >= 12
         assert loop.size == (128, 128)
-    with Image.open(sheet / "loop.gif") as loop:
+    with Image.open(made / "loop.gif") as loop:
         assert loop.n_frames >= 8
-    assert not (sheet / "unfinished").exists()
+    assert not (made / "unfinished").exists()
     again = run(root, store, *arguments)
     assert "reused emotions/one" in again.stdout
 
@@ -178,3 +182,24 @@ def test_a_batch_lists_what_cannot_be_done(root: Path, store: Path, tmp_path: Pa
     assert read(batch / "full/girl-5.png").shape == (200, 200, 3)
     assert read(batch / "contact_sheet.png").shape[1] > 3 * 128
     assert (batch / "table.csv").read_text().count("\n") == 5
+
+
+def test_a_sheet_that_was_stopped_goes_on(
+    root: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {"inversion": store / "inversion/one/v1", "model": root / "assets/start-64"}
+    config = EmotionsConfig(
+        name="one", inversion="x", emotions=["neutral", "laugh"], method="drawn", cell_px=96,
+        loop_px=64, device="cpu",
+    )  # fmt: skip
+    with monkeypatch.context() as stopped:
+        stopped.setattr(sheet, "catch_stop", lambda: nullcontext(lambda: True))
+        with pytest.raises(Interrupted, match="after neutral"):
+            sheet.run(config, inputs, tmp_path)
+    first = tmp_path / "cells/neutral.png"
+    made = first.stat().st_mtime_ns
+    assert not (tmp_path / "cells/laugh.png").exists()
+    metrics = sheet.run(config, inputs, tmp_path)
+    assert metrics["emotions"] == 2
+    assert first.stat().st_mtime_ns == made
+    assert (tmp_path / "sheet.png").exists()
