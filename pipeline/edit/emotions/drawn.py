@@ -92,7 +92,8 @@ def draw_emotion(
     if "mouth" in redrawn:
         _mouth(canvas, target, _dark(face, before, "mouth", width), width, marks)
     drawn = canvas.pixels().astype(np.float32)
-    held = keep[..., None]
+    # The motion has died away by here; what was drawn fades late, so that nothing is seen twice.
+    held = keep[..., None] ** 4
     mixed = drawn + held * (face.astype(np.float32) - drawn)
     return Drawn(np.clip(np.rint(mixed), 0, 255).astype(np.uint8), redrawn)
 

@@ -47,7 +47,7 @@ _DOUBT = 2.0
 # Visibility below which a part is taken to be covered.
 _HIDDEN = 0.35
 # Share of the picture's side at whose border a turning head is at rest.
-_BORDER = 0.06
+_BORDER = 0.14
 
 
 @dataclass(frozen=True)
