@@ -58,6 +58,9 @@ export class View extends EventTarget {
   toFace(x, y) { const p = this.place(); return [(x - p.x) / p.scale, (y - p.y) / p.scale]; }
   inside([x, y]) { return [Math.min(this.size[0], Math.max(0, x)), Math.min(this.size[1], Math.max(0, y))]; }
 
+  // Points grow with a very large stage, where they would be specks.
+  get unit() { return Math.min(2, Math.max(1, Math.min(this.canvas.clientWidth, this.canvas.clientHeight) / 1000)); }
+
   draw() {
     if (this.asked) return;
     this.asked = true;
@@ -125,35 +128,36 @@ export class View extends EventTarget {
   paintHandle(handle, number) {
     const at = this.toScreen(handle.position), goal = this.toScreen(handle.target), from = this.toScreen(handle.start);
     const chosen = this.chosen === handle.id;
-    const c = this.context;
-    if (Math.hypot(at[0] - from[0], at[1] - from[1]) > 3) this.line(from, at, "#e5343f", 2, [2, 4]);
+    const c = this.context, u = this.unit;
+    if (Math.hypot(at[0] - from[0], at[1] - from[1]) > 3) this.line(from, at, "#e5343f", 2 * u, [2 * u, 4 * u]);
     this.paintArrow(at, goal);
-    this.ring(...goal, 9, "#fff", 6); this.ring(...goal, 9, "#1f5fd6", 3.2);
-    if (chosen) this.ring(...(this.end === "target" ? goal : at), 15, "#fff", 2);
+    this.ring(...goal, 9 * u, "#fff", 6 * u); this.ring(...goal, 9 * u, "#1f5fd6", 3.2 * u);
+    if (chosen) this.ring(...(this.end === "target" ? goal : at), 15 * u, "#fff", 2 * u);
     this.paintDot(at, number, true, handle.confidence);
     if (handle.distance > 0.05) {
-      c.font = "600 12px system-ui, sans-serif"; c.textAlign = "left";
+      c.font = `600 ${12 * u}px system-ui, sans-serif`; c.textAlign = "left";
       const words = `${handle.distance.toFixed(1)}`;
-      const [x, y] = [goal[0] + 14, goal[1] - 10];
+      const [x, y] = [goal[0] + 14 * u, goal[1] - 10 * u];
       c.lineWidth = 4; c.strokeStyle = "#fff"; c.lineJoin = "round"; c.strokeText(words, x, y); c.fillStyle = "#123f96"; c.fillText(words, x, y);
     }
   }
 
   paintDot([x, y], words, filled, confidence = 1) {
-    const c = this.context;
-    c.beginPath(); c.arc(x, y, 10.5, 0, 7); c.fillStyle = "#fff"; c.fill();
-    c.beginPath(); c.arc(x, y, 8, 0, 7); c.fillStyle = "#d92b38"; if (filled) c.fill();
+    const c = this.context, u = this.unit;
+    c.beginPath(); c.arc(x, y, 10.5 * u, 0, 7); c.fillStyle = "#fff"; c.fill();
+    c.beginPath(); c.arc(x, y, 8 * u, 0, 7); c.fillStyle = "#d92b38"; if (filled) c.fill();
     // How surely the point is recognised: a ring that closes.
-    c.beginPath(); c.arc(x, y, 9.4, -Math.PI / 2, -Math.PI / 2 + 2 * Math.PI * Math.min(1, Math.max(0, confidence))); c.lineWidth = 2; c.strokeStyle = "#8d0f1b"; c.stroke();
-    c.fillStyle = "#fff"; c.font = "700 10px system-ui, sans-serif"; c.textAlign = "center"; c.fillText(words, x, y + 3.6);
+    c.beginPath(); c.arc(x, y, 9.4 * u, -Math.PI / 2, -Math.PI / 2 + 2 * Math.PI * Math.min(1, Math.max(0, confidence))); c.lineWidth = 2 * u; c.strokeStyle = "#8d0f1b"; c.stroke();
+    c.fillStyle = "#fff"; c.font = `700 ${10 * u}px system-ui, sans-serif`; c.textAlign = "center"; c.fillText(words, x, y + 3.6 * u);
   }
 
   paintArrow(from, to) {
     const length = Math.hypot(to[0] - from[0], to[1] - from[1]);
-    if (length < 20) return;
-    const [ux, uy] = [(to[0] - from[0]) / length, (to[1] - from[1]) / length];
+    const u = this.unit;
+    if (length < 20 * u) return;
+    const [ux, uy] = [(to[0] - from[0]) / length * u, (to[1] - from[1]) / length * u];
     const tip = [to[0] - ux * 12, to[1] - uy * 12];
-    this.line(from, tip, "#fff", 5); this.line(from, tip, "#1f5fd6", 2.4);
+    this.line(from, tip, "#fff", 5 * u); this.line(from, tip, "#1f5fd6", 2.4 * u);
     const c = this.context;
     c.beginPath(); c.moveTo(tip[0] + ux * 3, tip[1] + uy * 3); c.lineTo(tip[0] - ux * 7 - uy * 5, tip[1] - uy * 7 + ux * 5); c.lineTo(tip[0] - ux * 7 + uy * 5, tip[1] - uy * 7 - ux * 5); c.closePath();
     c.fillStyle = "#1f5fd6"; c.fill();
@@ -180,7 +184,7 @@ export class View extends EventTarget {
   at(event) { const box = this.canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; }
 
   find(x, y) {
-    let found = null, best = REACH;
+    let found = null, best = REACH * this.unit;
     for (const handle of this.handles) for (const end of ["target", "position"]) {
       const [hx, hy] = this.toScreen(handle[end]);
       const distance = Math.hypot(hx - x, hy - y);
