@@ -99,7 +99,6 @@ function showState(next) {
   showHistory(state.nodes, state.node, (frame) => connection.path(`frames/${frame}`), (node) => connection.say("go", { node }));
   need(state.frame);
   if (mode === "picture" && !state.running) connection.say("full");
-  if (mode === "mood" && state.frame !== before.frame && before.phase === "ready") setMode("face");
 }
 
 function show(screen) {
@@ -307,6 +306,7 @@ function toggleCompare() {
   showHint(); view.draw();
 }
 view.addEventListener("cut", () => { $("compare-at").value = Math.round(view.compareAt * 1000); });
+$("mood-enter").addEventListener("click", () => setMode("face"));
 $("compare-at").addEventListener("input", (event) => { view.compareAt = event.target.value / 1000; view.draw(); });
 $("brush").addEventListener("input", (event) => { view.brush = Number(event.target.value); view.draw(); });
 $("mask-show").addEventListener("change", (event) => { view.maskShown = event.target.checked; view.draw(); });
