@@ -1,0 +1,59 @@
+"""One edit as its stage runs it: whose face, dragged how, and the picture of any state of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.data.align import CropTransform
+from pipeline.edit.blending import Blend
+from pipeline.edit.drag import DragModel, Limits, Strategy
+from pipeline.edit.recipe import Recipe
+from pipeline.invert.pti import picture_of
+from torch_utils.pixels import to_uint8
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is dragged: a generator, latents, and the picture that the face came from, if any."""
+
+    generator: Any
+    ws: Tensor
+    source: np.ndarray | None  # the uploaded picture, H × W × 3 uint8
+    transform: CropTransform | None
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that the loop needs, and that does not change in it."""
+
+    subject: Subject
+    recipe: Recipe  # at the model's resolution
+    model: DragModel
+    strategy: Strategy
+    limits: Limits
+    layer: str
+    rows: tuple[int, int]
+    out: Path
+    save_every: int
+    blend: Blend | None = None  # draws what a mask keeps as it was
+
+
+@torch.no_grad()
+def render(task: Task, ws: Tensor) -> np.ndarray:
+    """The face of ws (1 × num_ws × w_dim), blended under a mask: H × W × 3 uint8."""
+    if task.blend is not None:
+        return to_uint8(task.blend.picture(ws))[0]
+    return to_uint8(picture_of(task.subject.generator, ws))[0]
+
+
+def save_frame(task: Task, step: int, ws: Tensor) -> None:
+    """Keep the face of a step for the film."""
+    Image.fromarray(render(task, ws)).save(task.out / "frames" / f"{step:04d}.png")
