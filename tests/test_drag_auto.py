@@ -168,7 +168,22 @@ def test_a_handle_on_a_line_of_the_face_is_bound_and_one_elsewhere_is_tracked(
     assert sum(ended) < 1.5
 
 
-def test_what_is_no_face_is_dragged_by_its_features(network: Any, root: Path) -> None:
+def test_a_drag_that_has_arrived_already_looks_at_no_further_faces(
+    network: Any, reader: FaceReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws = open_eyed(network)
+    model = drag_model(network, choose_layer(network))
+    asked: list[object] = []
+    monkeypatch.setattr(model.view, "survey", lambda *arguments: asked.append(arguments))
+    x, y = reader.read(seen(network, ws)).landmarks[2].tolist()
+    state = begun(network, ws, model, Move((x, y), (x + 0.1, y)))
+    state, _ = drag.advance(state, Step(), model, Auto(), LIMITS)
+    assert state.status is Status.ARRIVED
+    assert torch.equal(drag.result(state), ws)
+    assert not asked
+
+
+def test_what_is_no_face_is_dragged_by_its_features(network: Any) -> None:
     # Latents far from all faces: the reader believes in nothing.
     noise = torch.Generator().manual_seed(0)
     shape = (1, network.num_ws, network.w_dim)

@@ -94,6 +94,8 @@ class Auto(Tracking):
         handles = measured.handles
         ws, trust, exact, failures = state.ws, self._trust_px(model), 0, 0
         if not memory:
+            if all(h.distance_px <= self.stop_distance_px(model) for h in handles):
+                return self._stay(state, measured)
             jacobian, kept = self._first(state, handles, model, prior)
             found = measured.numbers(kept)
         else:
@@ -138,6 +140,19 @@ class Auto(Tracking):
                 "foretold": found + torch.einsum("mrd,rd->m", jacobian, move),
             },
             settled=failures >= _FAILURES or trust < 0.25 * self.stop_distance_px(model),
+        )
+
+    def _stay(self, state: DragState, measured: _Measured) -> Proposal:
+        """The proposal of a drag that has arrived before it began: no survey, no move."""
+        rows = slice(*state.free_rows)
+        return Proposal(
+            handles=measured.handles,
+            motion_loss=sum(h.distance_px for h in measured.handles) / len(measured.handles),
+            mask_loss=0.0,
+            gradient=torch.zeros_like(state.ws[:, rows]),
+            next_ws=state.ws,
+            moments=state.moments,
+            base=measured.base,
         )
 
     def _trust_px(self, model: DragModel) -> float:
