@@ -182,7 +182,7 @@ test: setup ## run the whole test suite (installs a Chromium for the tests of pa
 lint: setup ## ruff and mypy
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
 
-bench: setup ## measure the program against the public formulation (some minutes): OUT=folder ARGS="--only drag-stylegan2"
+bench: setup ## measure the program against the public formulation (a quarter of an hour on two quiet cores): OUT=folder ARGS="--only drag-stylegan2-512"
 	$(PY) -m scripts.bench --out "$(or $(OUT),bench)" $(ARGS)
 
 bench-invert: setup ## measure inversion on held-out painted faces: MODEL=model/x OUT=folder ARGS="--count 8 --methods w_avg,encoder"
@@ -198,7 +198,7 @@ compare-emotions: setup ## these measurements of several models together: BENCHE
 	$(PY) -m scripts.compare_emotions $(or $(BENCHES),emotion_bench/$(CHARACTER)) $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 doctor: setup ## what this machine has, which operators run and why, what to do for more
-	$(PY) -m scripts.doctor
+	$(PY) -m scripts.doctor $(ARGS)
 
-clean: ## remove caches and logs (artifacts and .venv stay)
+clean: ## remove caches, logs and the compiled operators (artifacts and .venv stay)
 	rm -rf runs build .pytest_cache .ruff_cache .mypy_cache .hypothesis

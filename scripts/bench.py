@@ -1,7 +1,7 @@
 """Measure the program against the public formulation on this machine: python -m scripts.bench
 
-Writes a table, bench.md and bench.json. A full run takes some minutes on two cores, for the public
-formulation is slow; --only picks rows, --quick tries everything on small shapes.
+Writes a table, bench.md and bench.json. A full run takes a quarter of an hour on two quiet cores,
+for the public formulation is slow; --only picks rows, --quick tries everything on small shapes.
 """
 
 from __future__ import annotations
@@ -81,12 +81,13 @@ def _run(
     from scripts.benchmarks.run import run_row
     from torch_utils.device import choose_device, describe
 
-    if list_rows:
-        for row in ROWS:
-            say(f"{row.key:24} {row.title}: {row.target}")
-        return
     for key in keys:
         check_choice("--only", key, [row.key for row in ROWS])
+    if list_rows:
+        widest = max(len(row.key) for row in ROWS)
+        for row in ROWS:
+            say(f"{row.key:{widest}} {row.title}: {row.target}")
+        return
     if threads is not None:
         torch.set_num_threads(threads)
     ticks = time.process_time if clock == "cpu" else time.perf_counter

@@ -16,7 +16,10 @@ def choose_device(name: str) -> torch.device:
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise ConfigError("device=cuda, but torch sees no GPU here; use device=cpu or device=auto.")
+        raise ConfigError(
+            "device=cuda, but torch sees no GPU here; use the CPU, or install a torch that sees "
+            "the GPU (make doctor says what is missing)."
+        )
     if not available or name == "cpu":
         return torch.device("cpu")
     place = ranks()

@@ -351,9 +351,13 @@ def _announce(job: Job, start: Start, resumed: bool) -> None:
     say(
         f"{config.STAGE}: {architecture(config, job.base)} at {size} on {len(images)} images, "
         f"{recipe.total_images / 1000:g} kimg in batches of {recipe.batch}, "
-        f"gamma {recipe.r1_gamma:.3g}, augmentation {config.augment.mode}; {begin} on "
-        f"{describe(job.device)}."
+        f"gamma {recipe.r1_gamma:.3g}, augmentation {config.augment.mode}, "
+        f"{precision(config, job.device)}; {begin} on {describe(job.device)}."
     )
+    if config.compile:
+        say(f"{config.STAGE}: torch.compile translates the networks; the first steps take minutes.")
+    if config.channels_last and job.device.type != "cuda":
+        say(f"{config.STAGE}: channels_last=true is for a GPU; here it changes nothing.")
     if config.advice:
         kept = f"{start.freeze_d} layers of D" + (
             " and the mapping" if recipe.freeze_mapping else ""

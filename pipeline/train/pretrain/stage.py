@@ -59,6 +59,7 @@ class Job:
     images: TrainingImages
     heldout: Tensor  # N x C x H x W in [-1, 1]
     metric: perceptual.PerceptualDistance
+    looks_at: str  # what those are called
 
     @property
     def bf16(self) -> bool:
@@ -86,7 +87,7 @@ def run(
         say(
             f"pretrain: {config.network.architecture} at {job.images.width} px on "
             f"{len(job.images)} images, {config.kimg:g} kimg in batches of {config.batch}, "
-            f"distances by {job.metric.name}; {begin} on {describe(job.device)}."
+            f"distances by {job.metric.name}, {job.precision}; {begin} on {describe(job.device)}."
         )
         figures = _train(job, state, stop)
         figures |= _finish(job, state, stop)
@@ -115,12 +116,16 @@ def _job(config: PretrainConfig, inputs: Mapping[str, Path], out: Path) -> Job:
         cache_bytes=round(config.cache_gb * 1e9),
     )
     # Without held-out pictures those it learns are better than none.
+    looks_at = (
+        "held-out pictures" if dataset.heldout_indices else "training pictures (none held out)"
+    )
     chosen = (dataset.heldout_indices or dataset.train_indices)[: config.looks]
     heldout = TrainingImages(dataset.images, chosen, seed=0).first(len(chosen))
     metric = perceptual.load(config.perceptual, device, mixed=precision != "fp32")
     return Job(
-        config, out, device, precision, images, heldout.to(device).float() / 127.5 - 1, metric
-    )
+        config, out, device, precision, images, heldout.to(device).float() / 127.5 - 1, metric,
+        looks_at,
+    )  # fmt: skip
 
 
 def _state(job: Job, base: Path | None) -> AveragedState[Autoencoder]:
@@ -183,7 +188,7 @@ def _train(job: Job, state: AveragedState[Autoencoder], stop: Callable[[], bool]
         shown = torch.cat([job.heldout[:SHOWN], made[:SHOWN]])
         logbook.write_samples(state.images_seen, shown.clamp(-1, 1), min(SHOWN, len(made)))
         say(
-            f"pretrain: {state.images_seen / 1000:g} kimg: held-out pictures "
+            f"pretrain: {state.images_seen / 1000:g} kimg: {job.looks_at} "
             f"{figures['heldout_psnr_db']:.1f} dB, perceptual distance "
             f"{figures['heldout_perceptual']:.3f}."
         )
