@@ -6,6 +6,7 @@ with the address.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import sys
@@ -19,6 +20,9 @@ from pipeline.errors import ConfigError
 from scripts.one_sentence import one_sentence
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+# The largest thing that a page says: the mask of a model of 1024 px (2**20 bytes) and its header,
+# or a recipe with such a mask in it.
+MESSAGE_BYTES = 2**22
 
 
 @click.command(help=__doc__)
@@ -39,13 +43,26 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 @click.option("--model", default=None, help="Model to begin with; by default the one that ships.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option("--name", "names", multiple=True, help="Another name that this machine is called by.")
-@click.option("--port", default=7860, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--port",
+    default=7860,
+    type=click.IntRange(0, 65_535),
+    show_default=True,
+    help="Port; 0 takes a free one.",
+)
 @click.option("--token", default=None, help="Asked of everybody; made up beyond this machine.")
 @click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]))
-@click.option("--places", default=8, show_default=True, help="Sessions at work at once.")
+@click.option(
+    "--places",
+    default=8,
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="Sessions at work at once.",
+)
 @click.option(
     "--idle-minutes",
     default=20.0,
+    type=click.FloatRange(min=0),
     show_default=True,
     help="A session nobody looks at gives its place up after so long.",
 )
@@ -97,8 +114,13 @@ def main(
     from pipeline.edit.server.rooms import Limits, Rooms
     from pipeline.edit.shipped import shipped_model
 
+    if device == "cuda":
+        from torch_utils.device import choose_device
+
+        choose_device(device)  # refused here, not by every worker
     artifacts = Store(store)
     first = shipped_model(ASSETS) if model is None else artifacts.find(model).folder
+    first = first.resolve()
     sessions.mkdir(parents=True, exist_ok=True)
     local = host in ("127.0.0.1", "localhost", "::1")
     if token is None and not local:
@@ -107,7 +129,7 @@ def main(
     port = listener.getsockname()[1]
     command = [
         *(sys.executable, "-m", "scripts.studio_worker", "--store", str(store.resolve())),
-        *("--model", str(first.resolve()), "--device", device),
+        *("--model", str(first), "--device", device),
         *("--invert-steps", str(invert_steps)),
     ]
     limits = Limits(sessions=places, idle_seconds=idle_minutes * 60)
@@ -126,10 +148,11 @@ def main(
         app,
         log_level="warning",
         ws="websockets-sansio",
-        ws_max_size=2**20,
+        ws_max_size=MESSAGE_BYTES,
         timeout_graceful_shutdown=2,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has closed everything by then
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

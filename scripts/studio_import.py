@@ -4,6 +4,7 @@ python -m scripts.studio_import FILE --name NAME --store FOLDER
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import subprocess
 import sys
@@ -35,15 +36,18 @@ def import_bounded(path: Path, name: str, store: Path, stop: Callable[[], bool])
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + SECONDS
-    while process.poll() is None:
-        if stop() or time.monotonic() > end:
+    while True:
+        # Read while it runs: a pipe that nobody reads fills up, and the process stands still.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            said, complained = process.communicate(timeout=POLL_SECONDS)
+            break
+        stopped = stop()
+        if stopped or time.monotonic() > end:
             process.kill()
-            process.wait()
-            if stop():
+            process.communicate()
+            if stopped:
                 raise Interrupted("The import was stopped.")
             raise ModelError(f"The model took longer than {SECONDS // 60} minutes to read.")
-        time.sleep(POLL_SECONDS)
-    said, complained = (stream.read() for stream in (process.stdout, process.stderr) if stream)
     if process.returncode != 0:
         lines = complained.strip().splitlines()
         known = process.returncode == 2 and lines

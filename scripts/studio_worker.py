@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,10 +40,15 @@ def main(store: Path, model: str, device: str, invert_steps: int) -> None:
     makers = StageMakers(store, device, model, invert_steps)
     # Loaded once before anybody asks: the first session then opens at once.
     checkpoint.load(makers.model(model), names=("G_ema",))
-    serve(sys.stdin.buffer, out, makers, model, device)
+    status = 0
+    try:
+        serve(sys.stdin.buffer, out, makers, model, device)
+    except Exception:
+        traceback.print_exc()
+        status = 1
     # The thread that reads may still wait for the pipe, which an orderly end would wait for, too.
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 @dataclass

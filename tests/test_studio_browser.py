@@ -359,10 +359,17 @@ def test_a_drawing_from_upload_to_taking_it_home(desk: Desk, tmp_path: Path) -> 
     page.wait_for_selector("#carried", state="visible")
     page.locator("#gallery button").nth(2).click()
     desk.until("document.querySelectorAll('#points li').length == 1")
+    # The page sees the new face at the address of its first frame, not what the browser has kept.
+    source = page.locator("#history img").first.get_attribute("src")
+    bytes_of = "async (at) => [...new Uint8Array(await (await fetch(at)).arrayBuffer())]"
+    kept = desk.context.request.get(f"{page.url.split('/#')[0]}{source}").body()
+    assert bytes(page.evaluate(bytes_of, source)) == kept
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation(browser: Any, studio: StudioProcess, scheme: str) -> None:
+def test_axe_finds_no_violation(
+    browser: Any, studio: StudioProcess, scheme: str, tmp_path: Path
+) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     desk = Desk(browser, studio, color_scheme=scheme)
 
@@ -372,12 +379,17 @@ def test_axe_finds_no_violation(browser: Any, studio: StudioProcess, scheme: str
         for box in desk.page.locator("details summary").all():
             box.click()
 
+    def faces() -> None:
+        Image.new("RGB", (300, 260), "#dfe8f0").save(tmp_path / "plain.png")
+        desk.page.set_input_files("#file", tmp_path / "plain.png")
+        desk.page.wait_for_selector("#faces", state="visible")
+
     def api() -> None:
         desk.page.goto(f"{studio.address}api.html")
         desk.page.wait_for_selector("#content section")
         assert "/api/sessions/{id}/picture" in desk.page.locator("#content").inner_text()
 
-    for name, step in (("start", lambda: None), ("work", work), ("api", api)):
+    for name, step in (("start", lambda: None), ("work", work), ("faces", faces), ("api", api)):
         step()
         desk.shot(f"{name}-{scheme}")
         found = axe.run(desk.page).response["violations"]
@@ -387,6 +399,10 @@ def test_axe_finds_no_violation(browser: Any, studio: StudioProcess, scheme: str
 
 def test_texts_of_other_languages(browser: Any, studio: StudioProcess) -> None:
     desk = Desk(browser, studio, locale="zh-CN")  # the browser's own is taken
+    sample = desk.page.locator("#gallery button").nth(3)
+    for code, words in (("ja", "顔 3"), ("zh", "人脸 3")):
+        desk.page.select_option("#language", code)
+        assert sample.get_attribute("aria-label") == words
     desk.page.locator("#gallery button").nth(3).click()
     desk.until("!document.querySelector('#work').hidden")
     for code, word in (("zh", "开始"), ("ja", "開始"), ("en", "Start")):

@@ -115,7 +115,7 @@ def test_a_session_of_a_drawing_is_saved_reopened_and_filed_with_its_lineage(
 def test_the_points_are_replayed_on_another_picture(client: Client) -> None:
     with_face(client, 3)
     client.send("add", position=[21, 36], target=[21, 44], mirrored=True)
-    client.wait("state", lambda head: len(head["handles"]) == 2)
+    first, _ = client.wait("state", lambda head: len(head["handles"]) == 2)
     archive = packed(client)
     client.send("carry")
     assert client.wait("state")[0]["carried"] == 2
@@ -124,6 +124,7 @@ def test_the_points_are_replayed_on_another_picture(client: Client) -> None:
     head, _ = client.wait("state")
     assert [h["target"] for h in head["handles"]] == [[21, 44], [43, 44]]
     assert head["carried"] == 0
+    assert head["work"] != first["work"]  # frame 0 is another picture now
     with_face(client, 6)
     client.request("PUT", f"/api/sessions/{client.session}/file?replay=true", archive)
     head, _ = client.wait("state", lambda head: head["handles"])
@@ -149,6 +150,10 @@ def hostile(kind: str, whole: bytes) -> bytes:
         about = json.loads(content["about.json"])
         about["model"]["digest"] = "0" * 64
         content["about.json"] = json.dumps(about).encode()
+    elif kind == "no face":
+        about = json.loads(content["about.json"])
+        del about["subject"]["seed"]
+        content["about.json"] = json.dumps(about).encode()
     elif kind == "no node":
         session = json.loads(content["session.json"])
         session["current"] = 99
@@ -169,6 +174,7 @@ def hostile(kind: str, whole: bytes) -> bytes:
         ("bomb", "too large"),
         ("another model", "import that model first"),
         ("no node", "is damaged"),
+        ("no face", "seed must be a whole number"),
     ],
 )
 def test_a_session_file_that_is_none_is_one_sentence(
@@ -223,6 +229,17 @@ def test_a_model_is_imported_from_the_page(
     ]
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
     assert not list((studio.folder / "sessions").rglob("brought"))
+    # Begun with, and the store named as people name it: the page can tell which model that is.
+    store = os.path.relpath(studio.folder / "artifacts", ROOT)
+    (tmp_path / "again").mkdir()
+    again = StudioProcess(tmp_path / "again", "--store", store, "--model", "model/brought")
+    try:
+        with Client(again.address) as other:
+            (only,) = json.loads(other.request("GET", "/api/models"))
+            assert only["name"] == "model/brought:v1"
+            assert other.wait("state")[0]["model"] == only["reference"]
+    finally:
+        again.end()
 
 
 def test_every_message_that_is_described_is_known(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def test_every_text_that_is_asked_for_is_there() -> None:
     asked = set(re.findall(r'data-t(?:-label)?="([\w.-]+)"', HTML))
     asked |= set(re.findall(r'\bt\("([\w.-]+)"', CODE))
     asked |= {f"emotion_{name}" for name in EMOTIONS} | {f"feature_{name}" for name in SLIDERS}
+    reader = PAGE.parents[2] / "assets" / "face-reader" / "reader.json"
+    read = json.loads(reader.read_text(encoding="utf-8"))["expressions"]
+    asked |= {f"emotion_{name}" for name in read}  # what a face is said to read as
     asked |= {*KEPT, *SHEET}
     assert asked <= set(ROWS)
 

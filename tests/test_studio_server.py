@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,7 +128,18 @@ def test_a_mask_keeps_what_is_under_it(client: Client) -> None:
     client.wait("state")
 
 
-def test_a_drawing_is_found_dragged_and_pasted_back(client: Client) -> None:
+def test_a_mask_of_the_largest_model_may_be_said(client: Client) -> None:
+    with_face(client, 4)
+    client.send("mask", bytes(1024 * 1024))
+    with pytest.raises(StudioError, match="64×64 bytes"):  # refused for this model, but heard
+        client.wait("never")
+    client.wait("state")
+
+
+def test_a_drawing_is_found_dragged_and_pasted_back(studio: StudioProcess, client: Client) -> None:
+    with_face(client, 5)
+    about = studio.folder / "sessions" / client.session / "about.json"
+    assert json.loads(about.read_text())["subject"]["seed"] == 5
     client.send("gallery", first=7, count=1)
     face = Image.open(io.BytesIO(client.wait("sample")[1]))
     drawing = Image.new("RGB", (300, 260), "#dfe8f0")
@@ -137,6 +149,12 @@ def test_a_drawing_is_found_dragged_and_pasted_back(client: Client) -> None:
     client.upload(data.getvalue())
     head, _ = client.wait("state", lambda head: head["phase"] == "faces")
     assert head["picture"] == [300, 260]
+    assert "subject" not in json.loads(about.read_text())  # opened again it is of the drawing
+    client.send("cancel")
+    client.wait("state", lambda head: head["phase"] == "empty")
+    assert not (about.parent / "upload").exists()
+    client.upload(data.getvalue())
+    client.wait("state", lambda head: head["phase"] == "faces")
     client.send("face", x=156, y=126, width=192)
     assert client.wait("preview")[0]["phase"] in ("project", "tune")
     client.wait("state", lambda head: head["phase"] == "ready", 120)
@@ -216,6 +234,26 @@ def test_an_upload_has_bounds(studio: StudioProcess, client: Client) -> None:
     assert "larger than 25 MB" in text
     with pytest.raises(StudioError, match="400: The picture is empty"):
         client.upload(b"")
+    link = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=30)
+    chunks = iter([*(bytes(10**6) for _ in range(25)), b"and more"])  # its length is not told
+    link.request("PUT", path, chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+    assert link.getresponse().status == 413
+    link.close()
+    link = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=30)
+    link.putrequest("PUT", path)
+    link.putheader("Content-Length", "1000")
+    link.endheaders(b"the beginning")
+    folder = studio.folder / "sessions" / client.session
+    end = time.monotonic() + 30
+    while not list(folder.glob("upload.*.part")):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    link.close()  # a page that is closed meanwhile
+    while list(folder.glob("upload.*.part")):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert "Traceback" not in (studio.folder / "log").read_text()
 
 
 def test_another_site_and_another_name_are_refused(studio: StudioProcess, client: Client) -> None:
@@ -224,6 +262,7 @@ def test_another_site_and_another_name_are_refused(studio: StudioProcess, client
     assert raw(studio, "GET", "/", {"Host": f"evil.example:{studio.port}"})[0] == 421
     other = {"Host": own, "Origin": "http://evil.example", "Content-Length": "0"}
     assert raw(studio, "POST", "/api/sessions", other)[0] == 403
+    assert raw(studio, "GET", "/", {"Host": own, "Origin": "http://["})[0] == 403
     mine = {"Host": own, "Origin": f"http://{own}", "Content-Length": "0"}
     assert raw(studio, "POST", "/api/sessions", mine)[0] == 201
     cross = {"Host": own, "Sec-Fetch-Site": "cross-site", "Content-Length": "0"}
@@ -328,4 +367,7 @@ def test_beyond_this_machine_a_token_is_asked_for(tmp_path: Path) -> None:
         bearer = {"Authorization": f"Bearer {token}", "Content-Length": "0"}
         assert raw(studio, "POST", "/api/sessions", bearer)[0] == 201
     finally:
-        studio.end()
+        studio.end(signal.SIGINT)
+    assert studio.process is not None
+    assert studio.process.returncode == 0
+    assert "Abort" not in (tmp_path / "log").read_text()

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
 from pipeline.edit import framing
@@ -40,11 +41,14 @@ class Client:
         self._token = token
         self.session = session or json.loads(self.request("POST", "/api/sessions"))["id"]
         socket = self.address.replace("http", "ws", 1)
-        self._socket = connect(
-            f"{socket}/api/sessions/{self.session}/socket",
-            additional_headers=self._headers(),
-            max_size=framing.MAX_BYTES,
-        )
+        try:
+            self._socket = connect(
+                f"{socket}/api/sessions/{self.session}/socket",
+                additional_headers=self._headers(),
+                max_size=framing.MAX_BYTES,
+            )
+        except (OSError, WebSocketException) as error:
+            raise StudioError(f"{self.address} lets nobody into the session ({error}).") from error
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
@@ -63,6 +67,8 @@ class Client:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 text = json.loads(text)["detail"]
             raise StudioError(f"{error.code}: {text}") from error
+        except urllib.error.URLError as error:
+            raise StudioError(f"No studio answers at {self.address} ({error.reason}).") from error
 
     def upload(self, picture: bytes) -> None:
         """Give the drawing; its faces come as a state in the phase `faces`."""
@@ -78,6 +84,8 @@ class Client:
             data = self._socket.recv(timeout=seconds)
         except TimeoutError:
             raise StudioError(f"Nothing came for {seconds:g} seconds.") from None
+        except ConnectionClosed as error:
+            raise StudioError(f"The studio has closed the connection ({error}).") from error
         assert isinstance(data, bytes)
         return framing.unpack(data)
 

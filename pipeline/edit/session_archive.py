@@ -40,8 +40,10 @@ INVERSION = "inversion"
 MOST_FILES = 20_000
 MOST_BYTES = 2 * 2**30
 # Of one file, by its kind: latents have some 40 KB, a state holds feature maps and a mask.
-MOST_OF = {".npy": 2**21, ".json": 2**26, ".jsonl": 2**26, ".png": 2**26, ".safetensors": 2**29}
-MOST_SIDE = 8192
+# A picture of as many megapixels as may be uploaded has up to 120 MB as a PNG.
+MOST_OF = {".npy": 2**21, ".json": 2**26, ".jsonl": 2**26, ".png": 2**27, ".safetensors": 2**29}
+# Of a frame: that of a model, the largest of which draw 1024 pixels.
+MOST_SIDE = 2048
 SECONDS = 90
 _NAME = re.compile(
     r"(about|recipe|session)\.json|upload\.png|nodes/\d{5,9}\.safetensors"
@@ -131,8 +133,10 @@ def _check(path: Path) -> None:
     try:
         if path.suffix == ".png":
             with Image.open(path, formats=("PNG",)) as image:
-                if max(image.size) > MOST_SIDE:
+                if path.parent.name == "frames" and max(image.size) > MOST_SIDE:
                     raise DataError(f"{path.name} is larger than {MOST_SIDE} pixels")
+                if image.width * image.height > sandbox.MAX_MEGAPIXELS * 1e6:
+                    raise DataError(f"{path.name} has too many pixels")
                 image.load()
         elif path.suffix == ".npy":
             np.load(path, allow_pickle=False)

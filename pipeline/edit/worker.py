@@ -6,17 +6,20 @@ wait, then the pipe fills and the server stops sending. Between messages the dra
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pipeline.console import complain
 from pipeline.edit import framing
 from pipeline.edit.framing import BadMessage, Header
+from pipeline.edit.studio import taking
 from pipeline.edit.studio.desk import Desk
-from pipeline.edit.studio.makers import Makers
+from pipeline.edit.studio.makers import Makers, Say
 from pipeline.errors import AnimedragError
 
 QUEUE = 64
@@ -33,7 +36,8 @@ class Inbox:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._waiting: queue.Queue[_Message] = queue.Queue(QUEUE)
-        self._ending = threading.Event()
+        self._ends = 0  # how many of those that end the work at hand are waiting
+        self._counting = threading.Lock()
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
 
     def _read(self, stream: BinaryIO) -> None:
@@ -42,8 +46,7 @@ class Inbox:
                 message = framing.read(stream)
             except BadMessage:
                 continue
-            if message is None or message[0]["type"] in ENDING:
-                self._ending.set()
+            self._count(message, 1)
             self._waiting.put(message)
             if message is None:
                 return
@@ -58,13 +61,17 @@ class Inbox:
             message = self._waiting.get(block=wait)
         except queue.Empty:
             return False
-        if message is not None and message[0]["type"] in ENDING:
-            self._ending.clear()
+        self._count(message, -1)
         return message
+
+    def _count(self, message: _Message, by: int) -> None:
+        if message is None or message[0]["type"] in ENDING:
+            with self._counting:
+                self._ends += by
 
     def ending(self) -> bool:
         """Whether something waits for which the work at hand is to be left."""
-        return self._ending.is_set()
+        return self._ends > 0
 
 
 def serve(stdin: BinaryIO, stdout: BinaryIO, makers: Makers, model: str, device: str) -> None:
@@ -80,8 +87,19 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, makers: Makers, model: str, device:
     if not isinstance(first, tuple) or first[0]["type"] != "open":
         return
     desk = Desk(Path(first[0]["folder"]), makers, say, inbox.put, device)
-    _guarded(say, lambda: desk.open(str(first[0].get("model") or model)))
-    desk.tell()
+    # A server that was killed hears no more; what was done is put on disk all the same.
+    with contextlib.suppress(BrokenPipeError):
+        _guarded(say, lambda: desk.open(str(first[0].get("model") or model)))
+        desk.tell()
+        _work(desk, inbox, say)
+    desk.save_session()
+    desk.saver.wait(SAVING_SECONDS)
+    with contextlib.suppress(AnimedragError):  # nobody is there to hear of it
+        taking.kept(desk)
+
+
+def _work(desk: Desk, inbox: Inbox, say: Say) -> None:
+    """Do what is said until the pipe ends or `quit` comes."""
     while True:
         message = inbox.take(wait=False)
         if message is False and not desk.running:
@@ -90,18 +108,17 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, makers: Makers, model: str, device:
         if message is None:
             break
         if not isinstance(message, tuple):
-            _guarded(say, desk.tick)
+            if not _guarded(say, desk.tick):
+                desk.handle({"type": "pause"}, b"", inbox.ending)  # the next step would fail alike
             continue
         header, body = message
         if header["type"] == "quit":
             break
         if not _guarded(say, lambda h=header, b=body: desk.handle(h, b, inbox.ending)):
             desk.tell()
-    desk.save_session()
-    desk.saver.wait(SAVING_SECONDS)
 
 
-def _guarded(say: Any, work: Any) -> bool:
+def _guarded(say: Say, work: Callable[[], None]) -> bool:
     """Do it; what is wrong becomes a message. Whether nothing was."""
     try:
         work()

@@ -14,7 +14,7 @@ const KEPT_FRAMES = 400;
 
 const view = new View($("canvas"));
 const faces = new Faces();
-let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", mood = null, scrubbing = false;
+let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", mood = null, scrubbing = false, drawn = -1;
 const frames = new Map(), distances = new Map();
 const moods = new Moods((type, values) => connection.say(type, values));
 const start = new Start({ get connection() { return connection; }, get machine() { return machine; }, notice });
@@ -79,7 +79,7 @@ function showState(next) {
   start.remember(connection.session);
   if (state.phase === "faces") { showFaces(); return; }
   if (state.phase === "inverting") { showFinding(); return; }
-  if (before.seed !== state.seed || before.phase !== "ready") { frames.clear(); distances.clear(); picture = mood = null; setMode("face"); moods.reset(); }
+  if (before.work !== state.work || before.phase !== "ready") { frames.clear(); distances.clear(); drawn = -1; picture = mood = null; setMode("face"); moods.reset(); }
   view.resize(state.width, state.height);
   showViews();
   $("sheet").hidden = state.kind !== "drawing"; $("sheet").disabled = state.saving;
@@ -96,7 +96,7 @@ function showState(next) {
   if (state.reason) notice(state.reason, 6000);
   show("work");
   showHint(); refreshPoints(); showTimeline();
-  showHistory(state.nodes, state.node, (frame) => connection.path(`frames/${frame}`), (node) => connection.say("go", { node }));
+  showHistory(state.nodes, state.node, framePath, (node) => connection.say("go", { node }));
   need(state.frame);
   if (mode === "picture" && !state.running) connection.say("full");
 }
@@ -117,6 +117,7 @@ function showMachine() {
 
 async function showFaces() {
   picture = await bitmap(`${connection.path("picture")}?${Date.now()}`);
+  if (state.phase !== "faces") return;
   show("faces");
   faces.show(state.faces, picture, state.height / state.width);
 }
@@ -146,28 +147,38 @@ async function showPreview(header, body) {
 }
 
 async function showFrame(header, body) {
-  const image = await createImageBitmap(new Blob([body], { type: "image/png" }));
-  keep(header.frame, image);
+  const { work } = state, shown = document.body.dataset.screen === "work" && !scrubbing;
   distances.set(header.frame, header.distance);
-  if (document.body.dataset.screen !== "work" || scrubbing) return;
-  state.frame = header.frame;
-  const at = state.timeline.indexOf(header.parent);
-  if (!state.timeline.includes(header.frame)) state.timeline = [...state.timeline.slice(0, at + 1), header.frame];
-  if (view.grip?.kind !== "move") view.handles = header.handles;
+  if (shown) { // in the order in which they come: pictures may be decoded in another
+    const at = state.timeline.indexOf(header.parent); // a slow page may have missed the parent
+    if (!state.timeline.includes(header.frame)) state.timeline = [...(at < 0 ? state.timeline : state.timeline.slice(0, at + 1)), header.frame];
+    state.frame = wanted = header.frame;
+    if (view.grip?.kind !== "move") view.handles = header.handles;
+    refreshPoints(); showTimeline();
+  }
+  const image = await createImageBitmap(new Blob([body], { type: "image/png" }));
+  if (work !== state.work) return; // of another face
+  keep(header.frame, image);
+  if (!shown || scrubbing || wanted < header.frame || header.frame < drawn) return;
+  drawn = header.frame;
   if (header.frame === 0) view.before = mode === "face" ? image : view.before;
   view.image = image;
   view.draw();
-  refreshPoints(); showTimeline();
 }
+
+// A browser may keep what it had from there; another face has other addresses.
+function framePath(frame) { return connection.path(`frames/${frame}?w=${state.work}`); }
 
 function keep(frame, image) {
   frames.set(frame, image);
-  if (frames.size > KEPT_FRAMES) { const oldest = [...frames.keys()].find((key) => key !== 0); frames.get(oldest).close(); frames.delete(oldest); }
+  if (frames.size > KEPT_FRAMES) { const oldest = [...frames.keys()].find((key) => key !== 0 && frames.get(key) !== view.image); frames.get(oldest).close(); frames.delete(oldest); }
 }
 
 async function frameImage(frame) {
-  if (!frames.has(frame)) keep(frame, await bitmap(connection.path(`frames/${frame}`)));
-  return frames.get(frame);
+  if (frames.has(frame)) return frames.get(frame);
+  const { work } = state, image = await bitmap(framePath(frame));
+  if (work === state.work) keep(frame, image);
+  return image;
 }
 
 async function need(frame) {
@@ -313,6 +324,7 @@ $("mask-show").addEventListener("change", (event) => { view.maskShown = event.ta
 $("recipe").addEventListener("change", async ({ target }) => {
   const file = target.files[0];
   target.value = "";
+  if (!file) return;
   if (!file.name.endsWith(".json")) { start.replay(file); return; }
   try { connection.say("recipe", { recipe: JSON.parse(await file.text()) }); } catch (error) { notice(error.message); }
 });
@@ -344,6 +356,6 @@ function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   if (localStorage.getItem("theme") !== theme) localStorage.setItem("theme", theme);
 }
-$("language").addEventListener("change", (event) => { chooseLanguage(event.target.value); moods.words(); if (state.phase) showState(state); });
+$("language").addEventListener("change", (event) => { chooseLanguage(event.target.value); moods.words(); start.words(); if (state.phase) showState(state); });
 addEventListener("resize", () => { if (document.body.dataset.screen === "work") showTimeline(); });
 addEventListener("unhandledrejection", (event) => notice(event.reason?.message ?? String(event.reason)));

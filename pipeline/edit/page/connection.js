@@ -50,11 +50,9 @@ export class Connection extends EventTarget {
     address.protocol = address.protocol.replace("http", "ws");
     this.socket = new WebSocket(address);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => {
-      this.dispatchEvent(new CustomEvent("open", { detail: { again: this.tries > 0 } }));
-      this.tries = 0;
-    };
+    let heard = false; // the studio may yet refuse what was opened: its first word counts
     this.socket.onmessage = (message) => {
+      if (!heard) { this.dispatchEvent(new CustomEvent("open", { detail: { again: this.tries > 0 } })); this.tries = 0; heard = true; }
       const [header, body] = unpack(message.data);
       this.dispatchEvent(new CustomEvent(header.type, { detail: { header, body } }));
     };

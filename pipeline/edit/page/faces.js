@@ -10,7 +10,7 @@ export class Faces extends EventTarget {
     this.box = null;
     for (const id of ["box-x", "box-y", "box-size", "box-roll"]) $(id).addEventListener("input", () => this.#read());
     $("faces-go").addEventListener("click", () => this.dispatchEvent(new CustomEvent("take", { detail: this.box })));
-    $("faces-back").addEventListener("click", () => this.dispatchEvent(new Event("back")));
+    $("faces-back").addEventListener("click", () => { this.told = null; this.dispatchEvent(new Event("back")); });
     this.canvas.addEventListener("pointerdown", (event) => { this.canvas.setPointerCapture(event.pointerId); this.held = true; this.#to(event); });
     this.canvas.addEventListener("pointermove", (event) => { if (this.held) this.#to(event); });
     this.canvas.addEventListener("pointerup", () => { this.held = false; });
@@ -26,8 +26,11 @@ export class Faces extends EventTarget {
   show(faces, picture, aspect) {
     this.faces = faces; this.picture = picture; this.aspect = aspect;
     this.size = [picture.width, picture.height];
+    // Told again (a lost connection, another language): a frame that was moved stays where it is.
+    const told = JSON.stringify([faces, this.size]), again = told === this.told && this.box;
+    this.told = told;
     const middle = { x: this.size[0] / 2, y: this.size[1] / 2, width: Math.min(...this.size) * 0.7, roll: 0 };
-    this.box = { ...(faces[0] ?? middle) };
+    if (!again) this.box = { ...(faces[0] ?? middle) };
     const count = Math.min(faces.length, 2);
     $("faces-title").textContent = t(["faces_none", "faces_one", "faces_many"][count]);
     $("faces-lead").textContent = t("faces_lead");

@@ -25,6 +25,12 @@ export class Start {
     this.showWaiting();
   }
 
+  // In another language now.
+  words() {
+    this.showRecent();
+    [...$("gallery").children].forEach((item, index) => item.firstChild?.setAttribute("aria-label", t("sample", { n: this.first + index })));
+  }
+
   // --- samples ---
 
   showWaiting() {

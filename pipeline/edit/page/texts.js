@@ -93,6 +93,7 @@ const TABLE = {
   emotion_angry: ["Angry", "生气", "怒り"],
   emotion_sad: ["Sad", "难过", "悲しみ"],
   emotion_sleepy: ["Sleepy", "困倦", "眠い"],
+  emotion_closed: ["Eyes closed", "闭眼", "目を閉じた顔"],
   feature_eye_size: ["Eye size", "眼睛大小", "目の大きさ"],
   feature_eye_open_left: ["Left eye open", "左眼睁开", "左目の開き"],
   feature_eye_open_right: ["Right eye open", "右眼睁开", "右目の開き"],

@@ -199,6 +199,7 @@ export class View extends EventTarget {
     const [x, y] = this.at(event);
     this.pointers.set(event.pointerId, [x, y]);
     this.cursor = null;
+    if (this.pointers.size === 2 && this.grip?.first) this.cancel(); // the first finger put no point
     if (this.pointers.size === 2) { this.grip = { kind: "pinch", span: this.span() }; return; }
     const face = this.toFace(x, y);
     const pans = event.button === 1 || this.tool === "hand" || event.altKey || (this.whole && this.compareAt === null);

@@ -30,8 +30,10 @@ IDLE_CHECK_SECONDS = 20
 KEEPING_CHECKS = 180
 
 
-def make_app(rooms: Rooms, store: Store, shipped: Path) -> FastAPI:
-    """The application; `guard.Guard` stands before it."""
+def make_app(rooms: Rooms, store: Store, first: Path) -> FastAPI:
+    """The application; `guard.Guard` stands before it. `first`: the model to begin with, as the
+    workers are told it: its folder, resolved.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,9 +58,15 @@ def make_app(rooms: Rooms, store: Store, shipped: Path) -> FastAPI:
 
     @app.get("/api/models", tags=["models"])
     def models() -> list[dict[str, Any]]:
-        """Every model: `reference`, `name`, `side` in pixels; the one that ships comes first."""
-        found = [{"reference": str(shipped), "name": shipped.name, "side": _side(shipped)}]
+        """Every model: `reference`, `name`, `side` in pixels; the one to begin with comes first."""
+        own: dict[str, Any] = {
+            "reference": str(first), "name": first.name, "side": _side(first),
+        }  # fmt: skip
+        found = [own]
         for artifact in store.artifacts("model"):
+            if artifact.folder.resolve() == first:
+                own["name"] = str(artifact)
+                continue
             found.append(
                 {"reference": str(artifact), "name": str(artifact), "side": _side(artifact.folder)}
             )

@@ -78,7 +78,7 @@ class Guard:
         if name.lower() not in self.hosts:
             return 421, f"This studio does not answer to the name {name[:60]!r}."
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _host_of(origin) != host:
             return 403, "This studio answers to its own page only."
         changes = scope["type"] == "websocket" or scope.get("method") not in ("GET", "HEAD")
         if changes and origin is None and headers.get("sec-fetch-site", "none") not in (
@@ -100,6 +100,13 @@ class Guard:
         if scope["type"] == "http" and scope["path"] == "/":
             given.append(_query_token(scope))
         return any(hmac.compare_digest(one.encode(), self.token.encode()) for one in given)
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # no address at all
+        return ""
 
 
 def _query_token(scope: Scope) -> str:

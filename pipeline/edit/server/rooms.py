@@ -154,8 +154,10 @@ class Rooms:
 
     async def _start(self) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
+        # A group of its own: Ctrl-C in a terminal reaches a whole group, and a worker is to end
+        # when the server tells it to, with its session on disk.
         return await asyncio.create_subprocess_exec(
-            *self._command, stdin=pipe, stdout=pipe, limit=2**22
+            *self._command, stdin=pipe, stdout=pipe, limit=2**22, start_new_session=True
         )
 
     def path(self, id: str) -> Path:
@@ -172,8 +174,8 @@ class Rooms:
 
     async def enter(self, id: str) -> Room:
         """The session with a worker at work in it."""
-        folder = self.path(id)
         async with self._lock:
+            folder = self.path(id)  # in here: it may be about to go
             room = self._open.get(id)
             if room is not None and room.alive:
                 return room
@@ -199,11 +201,12 @@ class Rooms:
 
     async def remove(self, id: str) -> None:
         """End a session and delete it."""
-        folder = self.path(id)
-        room = self._open.pop(id, None)
-        if room is not None:
-            await room.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        async with self._lock:  # nobody enters it meanwhile
+            folder = self.path(id)
+            room = self._open.pop(id, None)
+            if room is not None:
+                await room.close()
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def forget_outdated(self) -> None:
         """Delete sessions that have lain too long, or are too many; see `keeping`."""
@@ -217,12 +220,14 @@ class Rooms:
 
     async def end_idle(self) -> None:
         """End the workers of sessions that nobody looks at any more."""
-        now = time.monotonic()
         for room in list(self._open.values()):
-            idle = not room.viewers and now - room.left > self.limits.idle_seconds
-            if idle or not room.alive:
-                del self._open[room.id]
-                await room.close()
+            # Whoever enters a session that is just ending waits: two workers must not write it.
+            async with self._lock:
+                idle = time.monotonic() - room.left > self.limits.idle_seconds
+                ends = (idle and not room.viewers) or not room.alive
+                if ends and self._open.get(room.id) is room:
+                    del self._open[room.id]
+                    await room.close()
 
     async def close(self) -> None:
         """End all workers; sessions stay on disk."""

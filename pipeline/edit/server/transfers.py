@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
+from starlette.requests import ClientDisconnect
 
 from pipeline.edit.kept import KEPT, SHEET
 from pipeline.edit.server.rooms import Refused, Rooms
@@ -42,7 +44,11 @@ def transfers(rooms: Rooms) -> APIRouter:
 
     @router.get("/frames/{frame}", response_class=FileResponse, tags=["pictures"])
     def frame(id: str, frame: int) -> Response:
-        """The picture of a frame, a PNG of the model's size."""
+        """The picture of a frame, a PNG of the model's size.
+
+        It may be kept for as long as the state's `work` is the same; the page adds that to the
+        address.
+        """
         path = frame_picture(rooms.path(id), frame) if 0 <= frame < 10**6 else None
         return _file(path, "private, max-age=86400, immutable")
 
@@ -91,7 +97,8 @@ def transfers(rooms: Rooms) -> APIRouter:
 
 async def _receive(request: Request, path: Path, most: int, what: str) -> None:
     """The body, written aside; Refused as soon as it is larger than `most`."""
-    aside = path.with_name(f"{path.name}.part")
+    # Two pages of one session may send at once.
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     too_large = Refused(f"The {what} is larger than {most // 10**6} MB; use a smaller one.", 413)
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told) > most:
@@ -107,6 +114,8 @@ async def _receive(request: Request, path: Path, most: int, what: str) -> None:
         if not size:
             raise Refused(f"The {what} is empty.", 400)
         aside.replace(path)
+    except ClientDisconnect:
+        raise Refused(f"The {what} came only in part; send it again.", 400) from None
     finally:
         aside.unlink(missing_ok=True)
 

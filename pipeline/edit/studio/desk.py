@@ -43,7 +43,7 @@ from pipeline.edit.studio.makers import Header, Makers, Say, Wanted
 from pipeline.edit.studio.saver import Saver
 from pipeline.edit.studio.speed import expected_step_seconds
 from pipeline.edit.studio.subject import Subject
-from pipeline.errors import DataError
+from pipeline.errors import AnimedragError, DataError
 from pipeline.models import checkpoint
 from torch_utils.device import choose_device
 
@@ -85,6 +85,7 @@ class Desk:
         self.mood: moods.Mood | None = None
         self.carried: Header | None = None  # a recipe for the next face that is taken
         self.step_seconds = 0.0
+        self.work = 0  # changes with what is edited: a frame's number means another picture then
         self.picture_size = (0, 0)  # of the drawing whose faces are shown
         self._mask: tuple[Tensor | None, str | None] = (None, None)
         self._unsaved = 0
@@ -95,7 +96,11 @@ class Desk:
         """What this folder holds from before, else an empty session with that model."""
         about = self._read_about()
         self.carried = about.get("carried")
-        self.load_model(about.get("model", model))
+        try:
+            self.load_model(about.get("model", model))
+        except AnimedragError:  # removed from the store; another face can be begun with
+            self.load_model(model)
+            raise
         if "subject" in about:
             self.reopen(about)
         elif (self.folder / "upload").is_file():
@@ -152,7 +157,7 @@ class Desk:
     def _begin(self, session: Session | None) -> None:
         assert self.subject is not None
         self.session = session or sessions.begin(self.subject.ws, self._rows)
-        self.phase = "ready"
+        self.phase, self.work = "ready", time.time_ns() // 10**6
         first = frame_picture(self.folder, 0)
         if not first.is_file():
             first.write_bytes(encoding.png(self._draw(self.session.frames[0].ws)))
@@ -169,6 +174,8 @@ class Desk:
         match header["type"]:
             case "sync":
                 pass
+            case "pause" if self.session is None:
+                pass  # the last page has gone, and nothing runs
             case "model":
                 reference = reading.text(header, "model")
                 if not self.makers.offers(reference):  # what a page sends never becomes a path
@@ -204,7 +211,7 @@ class Desk:
             case "face":
                 drawings.invert(self, header, wanted)
             case "cancel":
-                self.leave()
+                drawings.cancel(self)
             case "full":
                 taking.show_full(self)
                 return
@@ -354,15 +361,14 @@ class Desk:
         about = {} if self.subject is None else self.subject.about
         head: Header = {
             "phase": self.phase,
+            "work": self.work,
             "model": self.model_reference,
-            "width": width,
-            "height": height,
+            "width": width, "height": height,
             "device": self.device.type,
             "device_name": snapshot.device_name(self.device),
             "threads": torch.get_num_threads(),
             "step_seconds": round(self.step_seconds, 4),
-            "kind": about.get("kind"),
-            "seed": about.get("seed"),
+            "kind": about.get("kind"), "seed": about.get("seed"),
             "faces": self.faces,
             "carried": 0 if self.carried is None else len(self.carried["handles"]),
             "saving": self.saver.busy,

@@ -27,12 +27,21 @@ def find_faces(desk: Desk) -> None:
     """Read the upload, leave what was edited, and look for faces."""
     desk.say({"type": "phase", "phase": "finding"}, b"")
     picture = decode_upload(desk.folder / "upload")
+    faces = face_places.find(picture, desk.makers.model(desk.model_reference))
     desk.leave()
     desk.picture_size = picture.shape[1], picture.shape[0]
-    desk.faces = face_places.find(picture, desk.makers.model(desk.model_reference))
-    desk.phase = "faces"
+    desk.faces, desk.phase = faces, "faces"
     # Upright and plain, so that the page shows the same pixels that the boxes speak of.
     Image.fromarray(picture).save(desk.folder / "upload.png")
+    desk.write_about()  # opened again, it is of this drawing and no longer of what was left
+
+
+def cancel(desk: Desk) -> None:
+    """Leave the drawing, and whatever was edited."""
+    desk.leave()
+    for name in ("upload", "upload.png"):
+        (desk.folder / name).unlink(missing_ok=True)
+    desk.write_about()
 
 
 def invert(desk: Desk, header: Header, wanted: Wanted) -> None:

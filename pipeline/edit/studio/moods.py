@@ -100,7 +100,7 @@ def save(desk: Desk, name: str) -> None:
         desk.makers.keep_emotion, desk.model_reference, desk.subject.inversion,
         desk.subject.about.get("seed"), desk.mood.goal, name,
     )  # fmt: skip
-    desk.saver.start(work, desk.session.frame.id)
+    desk.saver.start(work, desk.session.frame.id, desk.subject)
 
 
 def sheet(desk: Desk, header: Header) -> None:
@@ -119,7 +119,7 @@ def sheet(desk: Desk, header: Header) -> None:
         raise DataError("Something is being saved already; wait until it is.")
     _performer(desk)  # refuses what has no face that can be read
     work = partial(desk.makers.sheet, desk.model_reference, desk.subject.inversion, name, emotions)
-    desk.saver.start(work, session.frame.id, kind="sheet")
+    desk.saver.start(work, session.frame.id, desk.subject, kind="sheet")
 
 
 def goal_of(header: Header) -> Goal:

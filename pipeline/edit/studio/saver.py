@@ -17,6 +17,7 @@ class Saved:
     """What became of it: the artifact's reference and folder, or why there is none."""
 
     frame: int
+    of: object  # what was edited when it began
     reference: str = ""
     folder: Path | None = None
     failed: str = ""
@@ -36,9 +37,11 @@ class Saver:
         """Whether something is being saved, or was and has not been taken."""
         return self._thread is not None
 
-    def start(self, work: Callable[[], tuple[str, Path]], frame: int, kind: str = "edit") -> None:
+    def start(
+        self, work: Callable[[], tuple[str, Path]], frame: int, of: object, kind: str = "edit"
+    ) -> None:
         """Have `work` file something of that frame."""
-        given = (work, Saved(frame, kind=kind))
+        given = (work, Saved(frame, of, kind=kind))
         self._thread = threading.Thread(target=self._run, args=given, daemon=True)
         self._thread.start()
 

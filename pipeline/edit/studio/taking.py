@@ -34,7 +34,7 @@ def save(desk: Desk, name: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     take.write(session, home.recipe_of(session, engine), about, desk.frame_png, folder)
     keep = partial(desk.makers.keep, desk.model_reference, desk.subject.inversion, folder, name)
-    desk.saver.start(keep, session.frame.id)
+    desk.saver.start(keep, session.frame.id, desk.subject)
 
 
 def kept(desk: Desk) -> None:
@@ -44,7 +44,7 @@ def kept(desk: Desk) -> None:
         return
     if result.failed:
         raise DataError(result.failed)
-    if desk.session is not None and result.frame < len(desk.session.frames):
+    if desk.subject is result.of:  # another face has its own saves
         told = {"reference": result.reference, "folder": str(result.folder),
                 "frame": result.frame}  # fmt: skip
         if result.kind == "sheet":

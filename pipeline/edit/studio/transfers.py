@@ -6,6 +6,7 @@ for nothing but the name of a model.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.artifacts.reference import check_name
 from pipeline.edit import recipe as recipes
 from pipeline.edit import session_archive
 from pipeline.edit.session_file import SessionFile
-from pipeline.edit.studio import home
+from pipeline.edit.studio import home, reading
 from pipeline.edit.studio.makers import Header, Makers, Wanted
 from pipeline.errors import DataError
 from pipeline.invert.inversion import model_digest
@@ -50,16 +51,21 @@ def reopen(desk: Desk) -> None:
         about = folder.about
         reference = _model_of(about, desk.makers)
         kept = about["subject"]
+        # Refused here rather than half-way: what is edited stays then, with its own model.
+        seed = None
         if kept["kind"] == "drawing":
-            # Refused here rather than half-way: it must be of this very model.
             _check_drawing(folder.path)
+        else:
+            seed = reading.whole({"type": "session file", "seed": kept.get("seed")}, "seed")
+        before = desk.model_reference
         desk.load_model(reference)
-        wanted = (1, desk.generator.num_ws, desk.generator.w_dim)
-        session = SessionFile(folder.path).read(str(desk.device))
-        if session is None or any(frame.ws.shape != wanted for frame in session.frames):
-            raise DataError("This session file is of another kind of model than it says.")
+        try:
+            _check_session(desk, folder.path)
+        except DataError:
+            desk.load_model(before)
+            raise
         desk.leave()
-        subject: Header = {"kind": "seed", "seed": kept.get("seed")}
+        subject: Header = {"kind": "seed", "seed": seed}
         if kept["kind"] == "drawing":
             home_of_it = desk.folder / session_archive.INVERSION
             shutil.rmtree(home_of_it, ignore_errors=True)
@@ -95,7 +101,9 @@ def import_model(desk: Desk, name: str, wanted: Wanted) -> None:
     try:
         reference = desk.makers.import_model(path, name, wanted)
     finally:
-        shutil.rmtree(path.parent, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another one is just coming in
+            path.parent.rmdir()
     desk.say({"type": "imported", "reference": reference}, b"")
     desk.change_model(reference)
 
@@ -115,6 +123,14 @@ def _check_drawing(folder: Path) -> None:
     there = (folder / session_archive.INVERSION / "inversion.json", folder / "upload.png")
     if not all(path.is_file() for path in there):
         raise DataError("This session file lacks the drawing that it is of.")
+
+
+def _check_session(desk: Desk, folder: Path) -> None:
+    """DataError unless an unpacked session is whole and fits the desk's model."""
+    wanted = (1, desk.generator.num_ws, desk.generator.w_dim)
+    session = SessionFile(folder).read(str(desk.device))
+    if session is None or any(frame.ws.shape != wanted for frame in session.frames):
+        raise DataError("This session file is of another kind of model than it says.")
 
 
 class _Unpacked:
