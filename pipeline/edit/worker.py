@@ -11,6 +11,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -114,7 +115,7 @@ def _work(desk: Desk, inbox: Inbox, say: Say) -> None:
         header, body = message
         if header["type"] == "quit":
             break
-        if not _guarded(say, lambda h=header, b=body: desk.handle(h, b, inbox.ending)):
+        if not _guarded(say, partial(desk.handle, header, body, inbox.ending)):
             desk.tell()
 
 
