@@ -355,10 +355,20 @@ def test_a_drawing_from_upload_to_taking_it_home(desk: Desk, tmp_path: Path) -> 
     page.set_input_files("#session-file", tmp_path / "mine.animedrag")
     page.wait_for_selector("#work", state="visible")
     desk.shows(words)
+    shown = "document.querySelector('#history img').src"
+    before = page.evaluate(shown)
     page.click("#carry")  # and the same on another face
     page.wait_for_selector("#carried", state="visible")
     page.locator("#gallery button").nth(2).click()
+    # The new face's frames have addresses of their own: the browser keeps the old ones' pictures.
+    desk.until(f"{shown} != '{before}'")
     desk.until("document.querySelectorAll('#points li').length == 1")
+    bytes_of = """async ([at, cache]) =>
+        [...new Uint8Array(await (await fetch(at, {cache})).arrayBuffer())]"""
+    address = page.evaluate(shown)
+    seen, fresh = (page.evaluate(bytes_of, [address, cache]) for cache in ("default", "no-store"))
+    assert len(fresh) > 1000
+    assert seen == fresh
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
