@@ -27,8 +27,12 @@ MIB = 1 << 20
 CEILING_SIZES = {"cpu": (1536, 256 * MIB), "cuda": (8192, 1024 * MIB)}
 # A call shorter than this is repeated within a sample, else the clock and the caches decide.
 SHORTEST_SAMPLE = 0.05
-# A call longer than this is a sample by itself; no second call is needed to see that.
+# A call longer than this needs no second one to see how long it takes.
 LONG_CALL = 0.5
+# A side whose sample is shorter than this share of the slowest side's calls more often within it:
+# what a reference that needs gigabytes leaves behind (caches, memory given back) would otherwise be
+# charged to every call of ours, which in use follow each other.
+LEAST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,9 @@ def interleaved(
 ) -> list[Times]:
     """Time each side `repeats` times, in turns, after one call of each that does not count.
 
-    A side that is much quicker than the slowest one is called several times a sample.
+    A sample of a side that is much quicker than the slowest one is the mean of several calls.
     """
-    loops = [_loops(side, device, clock) for side in sides]
+    loops = _loops([_first_calls(side, device, clock) for side in sides])
     samples: list[list[float]] = [[] for _ in sides]
     for _ in range(repeats):
         for side, count, taken in zip(sides, loops, samples, strict=True):
@@ -75,17 +79,22 @@ def interleaved(
     return [Times(tuple(taken)) for taken in samples]
 
 
-def _loops(side: Call, device: torch.device, clock: Clock) -> int:
-    """Calls a sample. The first call, with all that is done once, counts only where it is long."""
-    started = clock()
-    side()
-    wait_for(device)
-    if clock() - started > LONG_CALL:
-        return 1
-    started = clock()
-    side()
-    wait_for(device)
-    return max(1, round(SHORTEST_SAMPLE / max(clock() - started, 1e-6)))
+def _first_calls(side: Call, device: torch.device, clock: Clock) -> float:
+    """Seconds of a call: of the first one, with all that is done once, only where it is long."""
+    for _ in range(2):
+        started = clock()
+        side()
+        wait_for(device)
+        seconds = clock() - started
+        if seconds > LONG_CALL:
+            break
+    return max(seconds, 1e-6)
+
+
+def _loops(seconds: Sequence[float]) -> list[int]:
+    """Calls a sample of each side."""
+    least = max(SHORTEST_SAMPLE, LEAST_SHARE * max(seconds))
+    return [max(1, round(least / one)) for one in seconds]
 
 
 def ceilings(device: torch.device, repeats: int = 5, clock: Clock = time.perf_counter) -> Ceilings:

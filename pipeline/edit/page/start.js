@@ -38,9 +38,9 @@ export class Start {
     $("gallery").setAttribute("aria-busy", "true");
   }
 
+  // Asked for again while it is still coming, it keeps what has come: a tile may hold the focus.
   gallery(first = this.first) {
-    this.first = first;
-    this.showWaiting();
+    if (first !== this.first || !$("gallery").hasAttribute("aria-busy")) { this.first = first; this.showWaiting(); }
     this.studio.connection.say("gallery", { first, count: GALLERY });
   }
 
@@ -49,7 +49,9 @@ export class Start {
     if (!item) return;
     item.className = "";
     const address = URL.createObjectURL(new Blob([body], { type: "image/png" }));
-    item.replaceChildren(tile(address, t("sample", { n: seed }), () => this.studio.connection.say("seed", { seed })));
+    const there = item.querySelector("img");
+    if (there) { URL.revokeObjectURL(there.src); there.src = address; }
+    else item.replaceChildren(tile(address, t("sample", { n: seed }), () => this.studio.connection.say("seed", { seed })));
     if (seed === this.first + GALLERY - 1) $("gallery").removeAttribute("aria-busy");
   }
 
