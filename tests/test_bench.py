@@ -205,7 +205,7 @@ def test_the_references_drag_step_is_the_compatible_strategys(architecture: str)
 
 def test_sides_take_turns_and_the_middle_sample_counts() -> None:
     called: list[str] = []
-    ticks: Iterator[float] = iter([0, 1, 0, 1, 0, 5, 0, 30, 0, 2, 0, 10, 0, 100, 0, 20])
+    ticks: Iterator[float] = iter([0, 1, 0, 1, 0, 5, 0, 4, 0, 2, 0, 10, 0, 100, 0, 20])
     quick, slow = measure.interleaved(
         [lambda: called.append("a"), lambda: called.append("b")],
         3,
@@ -213,8 +213,22 @@ def test_sides_take_turns_and_the_middle_sample_counts() -> None:
         lambda: float(next(ticks)),
     )
     assert quick.samples == (5, 2, 100)
-    assert (quick.median, slow.median) == (5, 20)
+    assert (quick.median, slow.median) == (5, 10)
     assert called == [*"ab" * 4]
+
+
+def test_a_quick_side_calls_several_times_a_sample() -> None:
+    """What a slow and large reference leaves behind must not be charged to every call of ours."""
+    called: list[str] = []
+    ticks: Iterator[float] = iter([0, 1, 0, 20, 0, 12, 0, 20])
+    quick, slow = measure.interleaved(
+        [lambda: called.append("a"), lambda: called.append("b")],
+        1,
+        torch.device("cpu"),
+        lambda: float(next(ticks)),
+    )
+    assert (quick.samples, slow.samples) == ((3,), (20,))
+    assert "".join(called) == "ab" + "aaaab"
 
 
 def test_peak_memory_is_what_the_call_needs_above_what_was_there(root: Path) -> None:

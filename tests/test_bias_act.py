@@ -54,3 +54,24 @@ def test_rectifiers_keep_the_second_moment() -> None:
 def test_half_precision_stays_half() -> None:
     x = torch.randn([2, 3]).to(torch.bfloat16)
     assert bias_act(x, torch.ones([3]), act="lrelu", clamp=1).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("act", ["linear", "lrelu"])
+def test_what_may_be_overwritten_gives_the_same(act: str) -> None:
+    x, b = torch.randn([2, 3, 4, 5]), torch.randn([3])
+    expected = bias_act(x, b, act=act, clamp=1)
+    with torch.no_grad():
+        assert torch.equal(bias_act(x.clone(), b, act=act, clamp=1, overwrite=True), expected)
+        turned = x.transpose(2, 3)
+        y = bias_act(turned, b, act=act, clamp=1, overwrite=True)
+        assert torch.equal(y, expected.transpose(2, 3))
+
+
+def test_nothing_is_overwritten_that_a_gradient_looks_at() -> None:
+    x = torch.randn([2, 3, 4, 5], requires_grad=True)
+    before = x.detach().clone()
+    inside = x * 1
+    bias_act(inside, act="lrelu", overwrite=True).square().sum().backward()
+    assert torch.equal(inside.detach(), before)
+    slopes = torch.where(before < 0, 0.2, 1.0) * 2**0.5
+    torch.testing.assert_close(x.grad, 2 * before * slopes**2)

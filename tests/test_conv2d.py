@@ -72,6 +72,30 @@ def test_derivatives(up: int, down: int, fused: bool) -> None:
     assert torch.autograd.gradgradcheck(op, (x, w, s), fast_mode=True)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("fused", [True, False])
+def test_derivatives_of_one_pixel_kernels(batch: int, fused: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn([batch, 2, 3, 4], dtype=torch.float64, requires_grad=True)
+    w = torch.randn([3, 2, 1, 1], dtype=torch.float64, requires_grad=True)
+    s = torch.randn([batch, 2], dtype=torch.float64, requires_grad=True)
+
+    def op(x: torch.Tensor, w: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return modulated_conv2d(x, w, s, fused=fused)
+
+    assert torch.autograd.gradcheck(op, (x, w, s))
+    assert torch.autograd.gradgradcheck(op, (x, w, s), fast_mode=True)
+
+
+@pytest.mark.parametrize("size", [2, 40])
+def test_the_form_chosen_for_one_image_gives_what_both_give(size: int) -> None:
+    torch.manual_seed(0)
+    x, w, s = torch.randn([1, 4, size, size]), torch.randn([6, 4, 3, 3]), torch.randn([1, 4])
+    forms = [modulated_conv2d(x, w, s, padding=1, fused=fused) for fused in (None, True, False)]
+    torch.testing.assert_close(forms[0], forms[1])
+    torch.testing.assert_close(forms[1], forms[2])
+
+
 def test_no_images() -> None:
     x, w, s = torch.zeros([0, 4, 8, 8]), torch.randn([6, 4, 3, 3]), torch.zeros([0, 4])
     assert conv2d_resample(x, w, K4, up=2, padding=1).shape == (0, 6, 16, 16)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -18,6 +22,25 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
     assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_denormals_are_rounded_to_zero_on_every_thread(root: Path) -> None:
+    """In a process of its own: torch's threads take over how their starter rounds."""
+    code = (
+        "import torch\n"
+        "from torch_utils.device import choose_device\n"
+        "if {ready}: choose_device('cpu')\n"
+        "tiny = torch.full([1 << 22], 2e-38)\n"
+        "print(int((tiny * 0.1).count_nonzero()), bool((torch.full([8], 2e-38) * 0.9 > 0).all()))\n"
+    )
+    said = {}
+    for ready in (False, True):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(ready=ready)],
+            cwd=root, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        said[ready] = done.stdout.split()
+    assert said == {False: [str(1 << 22), "True"], True: ["0", "True"]}
 
 
 @pytest.mark.parametrize("loaded", [True, False])

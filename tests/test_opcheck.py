@@ -70,6 +70,7 @@ def calls(dtype: torch.dtype, layout: str, device: str) -> Iterator[tuple[str, t
     y = bias_act(x.detach(), bias.detach(), act="lrelu", clamp=0.7)
     yield "bias_lrelu_backward", (x, y, 1.4, 0.2, 0.7)
     if device == "cpu":
+        yield "bias_lrelu_", (x.detach().clone().contiguous(), bias.detach(), 1.4, 0.2, 0.7)
         w = images((4, 3, 3, 3), dtype, "contiguous", device)
         yield "conv3x3", (x, w, 1, False)
         yield "conv3x3", (images((1, 4, 5, 5), dtype, layout, device), w, 2, True)

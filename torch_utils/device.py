@@ -12,7 +12,8 @@ from torch_utils.ranks import ranks
 def choose_device(name: str) -> torch.device:
     """The device that `name` (auto, cpu, cuda) means here, ready to compute.
 
-    Each process of a run has its own GPU. ConfigError where cuda is asked for and torch sees no GPU.
+    Each process of a run has its own GPU. ConfigError where cuda is asked for and torch sees no
+    GPU.
     """
     flush_denormals()
     available = torch.cuda.is_available()
@@ -32,8 +33,8 @@ def choose_device(name: str) -> torch.device:
 def flush_denormals() -> None:
     """Round numbers below float32's smallest normal one (1.2e-38) to zero from here on, on CPUs.
 
-    Processors take a hundred times as long over them, and the gradient of a drag is full of them: it
-    fades with every filter away from its handles (a step was 1.6 times as long). Holds for this
+    Processors take a hundred times as long over them, and the gradient of a drag is full of them:
+    it fades with every filter away from its handles (a step was 1.6 times as long). Holds for this
     thread and those that it starts from then on, torch's own among them if they have not run yet.
     """
     torch.set_flush_denormal(True)

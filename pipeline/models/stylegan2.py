@@ -131,7 +131,8 @@ class SynthesisLayer(nn.Module):
             fused=options.fused_modconv,
             factors=self.factors,
         )
-        return bias_act(x, self.bias * before, act=self.activation, gain=after, clamp=clamp)
+        bias = self.bias * before
+        return bias_act(x, bias, act=self.activation, gain=after, clamp=clamp, overwrite=True)
 
     def _noise(self, x: torch.Tensor, options: SynthesisOptions) -> torch.Tensor | None:
         if not self.use_noise or options.noise_mode == "none":
@@ -197,7 +198,7 @@ class AdaINLayer(SynthesisLayer):
         noise = self._noise(x, options)
         if noise is not None:
             x = x + noise.to(x.dtype)
-        x = bias_act(x, self.bias, act=self.activation)
+        x = bias_act(x, self.bias, act=self.activation, overwrite=True)
         scale, shift = self.affine(w).chunk(2, dim=1)
         x = adain(x, scale * gain, shift * gain)
         clamp = self.conv_clamp
@@ -240,7 +241,7 @@ class ToRGBLayer(nn.Module):
         x = modulated_conv2d(
             x, self.weight, styles, padding=self.padding, demodulate=False, fused=fused_modconv
         )
-        return bias_act(x, self.bias, clamp=self.conv_clamp)
+        return bias_act(x, self.bias, clamp=self.conv_clamp, overwrite=True)
 
 
 @dataclass(frozen=True)

@@ -106,4 +106,4 @@ class Conv2dLayer(nn.Module):
             factors=self.factors,
         )
         bias = None if self.bias is None else self.bias * before
-        return bias_act(x, bias, act=self.activation, gain=after, clamp=clamp)
+        return bias_act(x, bias, act=self.activation, gain=after, clamp=clamp, overwrite=True)

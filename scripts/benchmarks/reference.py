@@ -117,8 +117,9 @@ def bias_act(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
-    """Bias, activation, gain, clamp: four passes over the tensor."""
+    """Bias, activation, gain, clamp: four passes over the tensor, each into memory of its own."""
     activation = ACTIVATIONS[act]
     if b is not None:
         x = x + b.to(x.dtype).reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])

@@ -29,6 +29,9 @@ TORCH_LIBRARY(animedrag, m) {
 
   m.def(
       "bias_lrelu(Tensor x, Tensor? bias, float gain, float slope, float clamp) -> Tensor");
+  // The same in x's own memory (contiguous); CPU only, and of no use where gradients are wanted.
+  m.def(
+      "bias_lrelu_(Tensor(a!) x, Tensor? bias, float gain, float slope, float clamp) -> ()");
   m.def(
       "bias_lrelu_backward(Tensor dy, Tensor y, float gain, float slope, float clamp) "
       "-> (Tensor dx, Tensor db)");

@@ -51,6 +51,7 @@ def bias_act(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    overwrite: bool = False,
 ) -> torch.Tensor:
     """y = clip(gain * act(x + b), -clamp, clamp), elementwise.
 
@@ -62,6 +63,8 @@ def bias_act(
         alpha: the activation's parameter (slope of "lrelu"); None: its default.
         gain: output factor; None: the activation's own gain.
         clamp: largest magnitude of the output; None: unlimited.
+        overwrite: nobody else looks at x: where no gradient is recorded, the result may lie in its
+            memory, for on a CPU asking for a large tensor takes longer than filling it.
 
     Returns a tensor of x's shape and dtype.
     """
@@ -72,6 +75,8 @@ def bias_act(
     slope = {"linear": 1.0, "relu": 0.0, "lrelu": alpha}.get(act, -1.0)
     pointless = act == "linear" and gain == 1 and clamp is None
     if slope >= 0 < gain and dim == 1 and x.ndim == 4 and not pointless and native.runs_on(x):
+        if overwrite and _is_free(x):
+            return compiled.bias_lrelu_in_place(x, b, gain, slope, clamp)
         return compiled.bias_lrelu(x, b, gain, slope, clamp)
     if b is not None:
         x = x + b.to(x.dtype).view([-1 if axis == dim else 1 for axis in range(x.ndim)])
@@ -81,3 +86,8 @@ def bias_act(
     if clamp is not None:
         y = y.clamp(-clamp, clamp)
     return y
+
+
+def _is_free(x: torch.Tensor) -> bool:
+    """Whether x can be changed in place: without gradients, and where its memory is in one piece."""
+    return x.device.type == "cpu" and x.is_contiguous() and not torch.is_grad_enabled()

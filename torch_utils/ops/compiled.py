@@ -117,6 +117,14 @@ def bias_lrelu(
     return operators().bias_lrelu(x, bias, gain, slope, -1.0 if clamp is None else clamp)
 
 
+def bias_lrelu_in_place(
+    x: Tensor, bias: Tensor | None, gain: float, slope: float, clamp: float | None
+) -> Tensor:
+    """`bias_lrelu` of contiguous images of a CPU, in their own memory; returns x. No gradients."""
+    operators().bias_lrelu_(x, bias, gain, slope, -1.0 if clamp is None else clamp)
+    return x
+
+
 @functools.cache
 def _register() -> None:
     _register_resample()
@@ -238,6 +246,10 @@ def _mask_bytes(device: torch.device, up: int, down: int, sizes: list[int]) -> i
 
 def _register_bias_lrelu() -> None:
     name, of_gradient = "animedrag::bias_lrelu", "animedrag::bias_lrelu_backward"
+
+    @torch.library.register_fake("animedrag::bias_lrelu_")
+    def _(x: Tensor, bias: Tensor | None, gain: float, slope: float, clamp: float) -> None:
+        return None
 
     @torch.library.register_fake(name)
     def _(x: Tensor, bias: Any, gain: float, slope: float, clamp: float) -> Tensor:

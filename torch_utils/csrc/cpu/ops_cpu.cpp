@@ -223,12 +223,11 @@ int64_t run_length(const Tensor& x) {
   return length;
 }
 
-Tensor bias_lrelu(const Tensor& x_, const std::optional<Tensor>& bias_, double gain, double slope,
-                  double clamp) {
-  const Tensor x = x_.contiguous();
+// clip(gain * lrelu(x + bias)) into y, which may be x itself.
+void bias_lrelu_into(const Tensor& x, const std::optional<Tensor>& bias_, double gain, double slope,
+                     double clamp, const Tensor& y) {
   const int64_t length = run_length(x), channels = x.size(1);
   const Tensor bias = channel_bias(bias_, x);
-  Tensor y = at::empty_like(x);
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "bias_lrelu", [&] {
     const auto& k = kernels<scalar_t>();
     const scalar_t* offsets = values_or_null<scalar_t>(bias);
@@ -241,7 +240,20 @@ Tensor bias_lrelu(const Tensor& x_, const std::optional<Tensor>& bias_, double g
                                  target + run * length, length, gain, slope, clamp);
                      });
   });
+}
+
+Tensor bias_lrelu(const Tensor& x_, const std::optional<Tensor>& bias, double gain, double slope,
+                  double clamp) {
+  const Tensor x = x_.contiguous();
+  Tensor y = at::empty_like(x);
+  bias_lrelu_into(x, bias, gain, slope, clamp, y);
   return y;
+}
+
+void bias_lrelu_(const Tensor& x, const std::optional<Tensor>& bias, double gain, double slope,
+                 double clamp) {
+  TORCH_CHECK(x.is_contiguous(), "only a contiguous x can be changed in place");
+  bias_lrelu_into(x, bias, gain, slope, clamp, x);
 }
 
 std::tuple<Tensor, Tensor> bias_lrelu_backward(const Tensor& dy_, const Tensor& y_, double gain,
@@ -513,5 +525,6 @@ TORCH_LIBRARY_IMPL(animedrag, CPU, m) {
   m.impl("pack_bfloat16", &animedrag::pack_bfloat16);
   m.impl("unpack_bfloat16", &animedrag::unpack_bfloat16);
   m.impl("bias_lrelu", &animedrag::bias_lrelu);
+  m.impl("bias_lrelu_", &animedrag::bias_lrelu_);
   m.impl("bias_lrelu_backward", &animedrag::bias_lrelu_backward);
 }
