@@ -89,5 +89,5 @@ def bias_act(
 
 
 def _is_free(x: torch.Tensor) -> bool:
-    """Whether x can be changed in place: without gradients, and where its memory is in one piece."""
+    """Whether x can be changed in place: no gradients, and memory in one piece."""
     return x.device.type == "cpu" and x.is_contiguous() and not torch.is_grad_enabled()
