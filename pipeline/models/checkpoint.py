@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline import files
 from pipeline.errors import AnimedragError, ModelError, nearest
-from pipeline.models import face_reader, stylegan2, stylegan3
+from pipeline.models import face_reader, picture_encoder, stylegan2, stylegan3
 
 FORMAT = "animedrag-model"
 VERSION = 1
@@ -38,6 +38,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "stylegan2.Discriminator": stylegan2.Discriminator,
     "stylegan3.Generator": stylegan3.Generator,
     "face_reader.FaceReaderNetwork": face_reader.FaceReaderNetwork,
+    "picture_encoder.PictureEncoder": picture_encoder.PictureEncoder,
 }
 
 # Far above anything real, far below what a damaged or hostile file needs to eat all memory.

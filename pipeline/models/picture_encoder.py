@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +32,13 @@ class PictureEncoder(nn.Module):
         self, channels: int, height: int, width: int, outputs: int, breadth: int = 32
     ) -> None:
         super().__init__()
+        self.init_kwargs: dict[str, Any] = {
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "outputs": outputs,
+            "breadth": breadth,
+        }
         halvings = max(1, round(math.log2(min(height, width) / LAST_SIDE)))
         wide = [min(WIDEST, breadth * 2**index) for index in range(halvings)]
         self.first = nn.Conv2d(channels, wide[0], 5, stride=2, padding=2)

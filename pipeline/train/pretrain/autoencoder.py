@@ -31,19 +31,16 @@ class Autoencoder(nn.Module):
     Args:
         generator: of any architecture, without labels.
         discriminator: the adversary, or None.
-        breadth: the encoder's, see `PictureEncoder`.
+        encoder: pictures to latents, see `new_encoder`.
     """
 
-    def __init__(self, generator: Any, discriminator: nn.Module | None, breadth: int) -> None:
+    def __init__(
+        self, generator: Any, discriminator: nn.Module | None, encoder: PictureEncoder
+    ) -> None:
         super().__init__()
-        height, width = generator.synthesis.img_size
         self.generator = generator
         self.discriminator = discriminator
-        self.encoder = PictureEncoder(
-            generator.img_channels, height, width, generator.w_dim, breadth
-        )
-        # Latents that differ from the start on: with zeros the generator would learn one picture.
-        nn.init.normal_(self.encoder.last.weight, std=self.encoder.last.in_features**-0.5)
+        self.encoder = encoder
 
     def encode(self, images: Tensor, bf16: bool = False) -> Tensor:
         """N x C x H x W in [-1, 1] => latents N x w_dim."""
@@ -59,6 +56,15 @@ class Autoencoder(nn.Module):
         options = {"noise_mode": "none"} if hasattr(self.generator.synthesis, "blocks") else {}
         image: Tensor = self.generator.synthesis(rows, **options)
         return image
+
+
+def new_encoder(generator: Any, breadth: int) -> PictureEncoder:
+    """An untrained encoder of the generator's pictures; breadth: see `PictureEncoder`."""
+    height, width = generator.synthesis.img_size
+    encoder = PictureEncoder(generator.img_channels, height, width, generator.w_dim, breadth)
+    # Latents that differ from the start on: with zeros the generator would learn one picture.
+    nn.init.normal_(encoder.last.weight, std=encoder.last.in_features**-0.5)
+    return encoder
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class PretrainConfig:
     name: str = "model"
     # Dataset that it is to draw.
     dataset: str = "dataset/${character}"
-    # Model whose generator is the start; null: random weights.
+    # Model whose networks are the start; null: random weights.
     resume_from: str | None = None
     seed: int = 0
     # auto | cpu | cuda

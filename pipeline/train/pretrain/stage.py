@@ -1,10 +1,12 @@
 """The pretrain stage: dataset -> model, a start for train or a model of its own.
 
     dataset -> autoencoder (encoder + generator) -> where the latents lie -> mapping network
-            -> architecture.json, G, G_ema (and D) as .safetensors, crop_rule.json, pretrain.json
+            -> architecture.json, G, G_ema, E (and D) as .safetensors, crop_rule.json, pretrain.json
 
 `stats.jsonl` and `samples/` (held-out pictures above what became of them; at the end random
-pictures) are the learning curve. The encoder is not kept. States to go on from lie in `work/` of
+pictures) are the learning curve. E is the averaged encoder, for another run of this stage that
+starts from the model: with another character's pictures it carries the model over to that
+character within minutes. States to go on from lie in `work/` of
 the draft. On a few CPU cores an adversary takes long to find out where faces and eyes are, and a
 small one may never find more than one pose; from here it has only to sharpen.
 """
@@ -29,14 +31,15 @@ from pipeline.files import put_text
 from pipeline.metrics import perceptual
 from pipeline.metrics.closeness import psnr_db
 from pipeline.models import checkpoint
-from pipeline.models.build import Generator, build
+from pipeline.models.build import Discriminator, Generator, build
+from pipeline.models.picture_encoder import PictureEncoder
 from pipeline.models.precision import choose_precision, set_precision
 from pipeline.train.averaged_state import AveragedState
 from pipeline.train.images import TrainingImages
 from pipeline.train.logbook import Logbook
 from pipeline.train.plain_loop import AGAIN, PlainLoop
 from pipeline.train.pretrain import mapping
-from pipeline.train.pretrain.autoencoder import Autoencoder, Task
+from pipeline.train.pretrain.autoencoder import Autoencoder, Task, new_encoder
 from pipeline.train.pretrain.config import PretrainConfig
 from pipeline.train.stage import threads
 from torch_utils import rng
@@ -44,6 +47,8 @@ from torch_utils.device import choose_device, describe
 
 WORK = "work"
 FIGURES = "pretrain.json"
+# The averaged encoder's name among the model's networks.
+ENCODER = "E"
 # Pictures of a look that are shown.
 SHOWN = 8
 
@@ -133,10 +138,17 @@ def _state(job: Job, base: Path | None) -> AveragedState[Autoencoder]:
     rng.seed_global(config.seed, 0, 0, "pretrain weights")
     shape = (images.height, images.channels, 0, images.height != 2 * images.width)
     generator, discriminator = build(config.network, *shape)
+    kept: set[str] = set()
     if base is not None:
         generator = _generator_of(config, base, images)
+        kept = set(checkpoint.read_architecture(base))
+        if "D" in kept:
+            discriminator = cast(Discriminator, checkpoint.load(base, ["D"])["D"])
+    encoder = new_encoder(generator, config.breadth)
+    if base is not None and ENCODER in kept:
+        encoder = cast(PictureEncoder, checkpoint.load(base, [ENCODER])[ENCODER])
     adversary = discriminator if config.adversarial > 0 else None
-    network = Autoencoder(generator, adversary, config.breadth).to(job.device)
+    network = Autoencoder(generator, adversary, encoder).to(job.device)
     network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_precision(network, job.precision, False, job.device)
     groups: list[dict[str, Any]] = [
@@ -251,7 +263,7 @@ def _finish(
     generator.mapping.w_avg.copy_(latents.mean(dim=0))
     last = distances[-max(1, len(distances) // 20) :]
     state.network.generator.mapping.load_state_dict(generator.mapping.state_dict())
-    networks = {"G": state.network.generator, "G_ema": generator}
+    networks = {"G": state.network.generator, "G_ema": generator, ENCODER: network.encoder}
     if state.network.discriminator is not None:
         networks["D"] = state.network.discriminator
     checkpoint.save(job.out, networks, half=config.store_half)
