@@ -31,9 +31,10 @@ from pipeline.files import put_text
 from pipeline.metrics import perceptual
 from pipeline.metrics.closeness import psnr_db
 from pipeline.models import checkpoint
-from pipeline.models.build import Discriminator, Generator, build
+from pipeline.models.build import Generator, build
 from pipeline.models.picture_encoder import PictureEncoder
 from pipeline.models.precision import choose_precision, set_precision
+from pipeline.models.stylegan2 import Discriminator
 from pipeline.train.averaged_state import AveragedState
 from pipeline.train.images import TrainingImages
 from pipeline.train.logbook import Logbook
