@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 GoldenLoader = Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> None:
+    """Every test begins with the processor's own rules for tiny numbers, whatever a stage that ran
+    in this process before has set (torch_utils.device): hypothesis draws no floats without them."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline.errors import ArtifactError, ConfigError, Interrupted
+from pipeline.data.image_zip import ImageZipWriter, image_name
+from pipeline.errors import ArtifactError, ConfigError, DataError, Interrupted, ModelError
 from pipeline.invert import encoder_stage, stage
 from pipeline.invert.encoder import Encoder, EncoderNetwork
 from pipeline.invert.encoder_config import EncoderConfig
@@ -66,6 +67,56 @@ def test_it_learns_and_leaves_a_learning_curve(trained: Path, model: Path) -> No
     assert grid.shape == (2 * 32, 4 * 32, 3)  # four samples, and what became of them
     assert not (trained / "work").exists()
     assert Encoder.load(trained).space == "w"
+
+
+def pictures_of_strangers(folder: Path, count: int = 40, side: int = 32) -> Path:
+    """A dataset of two-coloured pictures, which no random model draws; a quarter is held out."""
+    folder.mkdir()
+    draws = np.random.default_rng(5)
+    with ImageZipWriter(folder / "images.zip") as writer:
+        names = []
+        for index in range(count):
+            picture = np.empty((side, side, 3), np.uint8)
+            picture[: side // 2], picture[side // 2 :] = draws.integers(0, 256, (2, 3))
+            writer.add(picture)
+            names.append(image_name(index))
+    split = {"train": names[count // 4 :], "heldout": names[: count // 4]}
+    (folder / "split.json").write_text(json.dumps(split))
+    return folder
+
+
+def test_pictures_of_a_dataset_teach_what_samples_cannot(
+    tmp_path: Path, trained: Path, model: Path
+) -> None:
+    dataset = pictures_of_strangers(tmp_path / "dataset")
+    inputs = {"model": model, "dataset": dataset, "resume_from": trained}
+    found = {}
+    for share in (0.0, 1.0):
+        settings = config(
+            dataset="d", resume_from="e", images=320, batch=8, pictures=share, store_half=True,
+            perceptual_weight=0.0, validate_every=160, validation=8, passes=2, training_passes=1,
+        )  # fmt: skip
+        out = tmp_path / f"out{share}"
+        metrics = encoder_stage.run(settings, inputs, out)
+        found[share] = float(metrics["heldout_psnr_db"])
+        curve = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
+        assert len(curve) == 2
+        assert curve[-1]["heldout_psnr_db"] == pytest.approx(found[share], abs=1e-4)
+        stored = load_file(out / "encoder.safetensors")
+        assert stored["network.first.weight"].dtype == torch.float16
+        assert Encoder.load(out).network.first.weight.dtype == torch.float32
+    assert found[1.0] > found[0.0] + 1
+
+
+def test_pictures_and_encoders_of_another_shape_are_refused(
+    tmp_path: Path, trained: Path, model: Path
+) -> None:
+    small = pictures_of_strangers(tmp_path / "small", count=4, side=16)
+    with pytest.raises(DataError, match=r"are 16x16 with 3 channels, but the model draws 32x32"):
+        encoder_stage.run(config(dataset="d"), {"model": model, "dataset": small}, tmp_path / "a")
+    inputs = {"model": model, "resume_from": trained}
+    with pytest.raises(ModelError, match=r"resume_from=e finds 1 x 16 numbers"):
+        encoder_stage.run(config(resume_from="e", space="w+"), inputs, tmp_path / "b")
 
 
 def test_invert_begins_where_the_encoder_says(tmp_path: Path, trained: Path, model: Path) -> None:

@@ -197,6 +197,50 @@ def test_low_rank_stores_less_and_leaves_out_what_did_not_move() -> None:
     assert numbers < 0.5 * sum(value.numel() for value in parameters.values())
 
 
+def test_an_aimed_form_moves_where_the_gradient_points() -> None:
+    weights_before = {"w": torch.randn(8, 4, 3, 1, generator=torch.Generator().manual_seed(1))}
+    form = weight_forms.LowRank(weights_before, rank=2)
+    direction = torch.nn.functional.normalize(torch.arange(1.0, 13.0), dim=0)
+    gradient = torch.outer(torch.linspace(-1, 1, 8), direction).reshape(8, 4, 3, 1)
+    form.aim({"w": gradient})
+    assert torch.equal(form.weights()["w"], weights_before["w"])  # nothing has moved yet
+    row = form.variables()["w" + weight_forms.RIGHT][0].detach()
+    assert float(row @ direction) ** 2 == pytest.approx(float(row @ row), rel=1e-4)
+    assert float(row @ row) == pytest.approx(12 / 2, rel=1e-4)
+
+
+def test_tuning_is_quicker_when_it_is_aimed() -> None:
+    untuned = tiny("stylegan2")
+    ws = untuned.mapping(torch.zeros(1, 16), torch.zeros(1, 0))
+    target = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
+    options = TuningOptions(learning_rate=0.01, stop_at=0.0)
+    reached = []
+    for aimed in (False, True):
+        form = weight_forms.LowRank(weight_forms.tuned_parameters(untuned), rank=1)
+        tuning = Tuning(copy.deepcopy(untuned), Pixels(), [View(target, ws)], options, form)
+        if aimed:
+            tuning.aim()
+        reached.append([tuning.step().mse for _ in range(12)])
+    assert reached[0][0] == pytest.approx(reached[1][0])
+    assert reached[1][-1] < 0.9 * reached[0][-1]
+
+
+def test_the_fitting_rank_keeps_a_delta_within_a_fifth() -> None:
+    generator = tiny("stylegan2")
+    parameters = weight_forms.tuned_parameters(generator)
+    numbers = sum(value.numel() for value in parameters.values())
+
+    def share(rank: int) -> float:
+        kept = weight_forms.LowRank(parameters, rank).variables().values()
+        return sum(value.numel() for value in kept) / (2 * numbers)
+
+    for of_all in (numbers, 3 * numbers):
+        rank = weight_forms.fitting_rank(parameters, of_all)
+        assert 1 <= rank <= weight_forms.MOST_RANK
+        assert share(rank) * numbers <= 0.2 * of_all or rank == 1
+        assert rank == weight_forms.MOST_RANK or share(rank + 1) * numbers > 0.2 * of_all
+
+
 def test_layers_are_chosen_by_their_names() -> None:
     generator = tiny("stylegan2")
     names = set(weight_forms.tuned_parameters(generator, ["b16.*", "*.torgb.bias"]))

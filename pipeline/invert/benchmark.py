@@ -47,6 +47,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "all-weights": ("project.start=encoder", "tune.weights=all"),
     "pti": (
         "project.start=w_avg",
+        "project.mse_weight=0",
         "project.plateau=0",
         "tune.weights=all",
         "tune.learning_rate=0.0003",

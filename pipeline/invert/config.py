@@ -46,7 +46,7 @@ class ProjectConfig:
     # Weight of the noise regulariser (StyleGAN2 only: StyleGAN3 has no noise maps).
     noise_weight: float = 1e5
     # Weight of the mean squared error beside the perceptual distance (StyleGAN2's projector: 0).
-    mse_weight: float = 0.0
+    mse_weight: float = 1.0
     # Weight of the prior that keeps w near the network's own latents (Zhu et al. 2020, P_N space).
     prior_weight: float = 0.0
     # StyleGAN3: whether the turn and shift of its Fourier input are found, too.
@@ -86,7 +86,8 @@ class TuneConfig:
     rampdown: float = 0.5
     # low-rank: each large weight moves by a matrix of this rank; all: each number for itself.
     weights: str = "low-rank"
-    rank: int = 16
+    # 0: as high as a delta of a fifth of the generator allows, at most 32.
+    rank: int = 0
     # Which layers: names within the synthesis network, with * and ?.
     layers: list[str] = field(default_factory=lambda: ["*"])
     # Weights of the mean squared error and of the perceptual distance.
@@ -109,7 +110,7 @@ class TuneConfig:
         check_range("tune.steps", self.steps, 0, 100_000)
         check_range("tune.learning_rate", self.learning_rate, 0, 1, low_open=True)
         check_choice("tune.weights", self.weights, WEIGHTS)
-        check_range("tune.rank", self.rank, 1, 4096)
+        check_range("tune.rank", self.rank, 0, 4096)
         check_range("tune.rampdown", self.rampdown, 0, 1)
         check_range("tune.plateau", self.plateau, 0, 100_000)
         check_range("tune.plateau_gain", self.plateau_gain, 0, 1)

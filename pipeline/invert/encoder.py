@@ -27,7 +27,7 @@ from torch import Tensor
 from pipeline import files
 from pipeline.errors import ArtifactError
 from pipeline.invert import pti
-from pipeline.models.picture_encoder import PictureEncoder
+from pipeline.models.picture_encoder import HIDDEN, PictureEncoder
 
 FORMAT = 1
 # Larger pictures are reduced to this side first: what a latent says of a face is seen at 64 px.
@@ -42,17 +42,24 @@ class EncoderNetwork(PictureEncoder):
         height, width: of the pictures as it sees them, powers of two.
         rows: of the latent, 1 (space W) or num_ws (W+).
         w_dim: of each row.
-        breadth: see `PictureEncoder`. At first nothing comes out: the mean latent is the best guess
-            without knowledge.
+        breadth, hidden: see `PictureEncoder`. At first nothing comes out: the mean latent is the
+            best guess without knowledge.
     """
 
     def __init__(
-        self, channels: int, height: int, width: int, rows: int, w_dim: int, breadth: int = 32
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        rows: int,
+        w_dim: int,
+        breadth: int = 32,
+        hidden: int = HIDDEN,
     ) -> None:
-        super().__init__(2 * channels, height, width, rows * w_dim, breadth)
+        super().__init__(2 * channels, height, width, rows * w_dim, breadth, hidden)
         self.arguments: dict[str, int] = {
             "channels": channels, "height": height, "width": width, "rows": rows, "w_dim": w_dim,
-            "breadth": breadth,
+            "breadth": breadth, "hidden": hidden,
         }  # fmt: skip
         self.rows, self.w_dim = rows, w_dim
 
@@ -122,9 +129,10 @@ class Encoder:
         found = best[1]
         return found[:, :1].clone() if space == "w" else found.expand(-1, generator.num_ws, -1)
 
-    def save(self, folder: Path) -> None:
-        """Write both files into the folder."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+    def save(self, folder: Path, half: bool = False) -> None:
+        """Write both files into the folder; `half`: the network's weights in half precision."""
+        network = self.network.state_dict().items()
+        tensors = {f"network.{key}": value.half() if half else value for key, value in network}
         tensors |= {"mean": self.mean, "deviation": self.deviation}
         with files.put(folder / "encoder.safetensors") as aside:
             save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, aside)

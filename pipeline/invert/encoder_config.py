@@ -8,6 +8,7 @@ from omegaconf import MISSING
 
 from pipeline.errors import ConfigError, check_choice, check_range
 from pipeline.invert.config import PERCEPTUALS, SPACES
+from pipeline.train.config import PRECISIONS as TRAINING_PRECISIONS
 
 
 @dataclass
@@ -18,6 +19,10 @@ class EncoderConfig:
     name: str = "character"
     # Reference to the model whose latents it is to find.
     model: str = MISSING
+    # Reference to a dataset whose pictures it learns from, beside the model's samples; null: none.
+    dataset: str | None = None
+    # Reference to an encoder to begin with (its shape is then that one's); null: no knowledge.
+    resume_from: str | None = None
     seed: int = 0
     # auto | cpu | cuda
     device: str = "auto"
@@ -26,11 +31,16 @@ class EncoderConfig:
     # How often it looks at a picture, in use and in training.
     passes: int = 3
     training_passes: int = 2
-    # Channels after its first convolution.
+    # Channels after its first convolution, and numbers between its two full layers.
     breadth: int = 32
-    # Samples of the model that it learns from.
+    hidden: int = 512
+    # As train.precision.
+    precision: str = "auto"
+    # Samples and pictures that it sees.
     images: int = 6000
     batch: int = 8
+    # Share of a batch that is pictures of the dataset.
+    pictures: float = 0.5
     learning_rate: float = 1e-3
     # Latents mapped to measure the mean and the deviation of w.
     w_samples: int = 10000
@@ -48,6 +58,8 @@ class EncoderConfig:
     validation: int = 32
     # Samples between saved states: what a kill can cost.
     save_every: int = 1000
+    # Store the network in half precision.
+    store_half: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -58,6 +70,9 @@ class EncoderConfig:
         for name in ("passes", "training_passes"):
             check_range(name, getattr(self, name), 1, 20)
         check_range("breadth", self.breadth, 4, 256)
+        check_range("hidden", self.hidden, 1, 65536)
+        check_choice("precision", self.precision, TRAINING_PRECISIONS)
+        check_range("pictures", self.pictures, 0, 1)
         check_range("images", self.images, 1, 100_000_000)
         check_range("batch", self.batch, 1, 4096)
         check_range("learning_rate", self.learning_rate, 0, 1, low_open=True)

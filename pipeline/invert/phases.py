@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.console import Progress, progress
 from pipeline.errors import Interrupted
-from pipeline.invert import placement, pti, weight_forms
+from pipeline.invert import inversion, placement, pti, weight_forms
 from pipeline.invert.config import TuneConfig
 from pipeline.invert.plateau import Plateau
 from pipeline.invert.refinement import Refinement
@@ -232,6 +232,7 @@ class Tuned:
     """What the second phase leaves."""
 
     stored: dict[str, Tensor]  # see `weight_forms`
+    rank: int  # of low-rank changes
     steps: int
     seconds: float
     ended: str  # arrived | plateau | steps
@@ -250,22 +251,26 @@ def tune(
     options = subject.config.tune
     steps = options.steps * len(views)
     parameters = weight_forms.tuned_parameters(subject.generator, options.layers)
+    rank = options.rank or _fitting_rank(subject, parameters)
     tuning = Tuning(
         subject.generator,
         subject.metric,
         views,
         _tuning_options(options, steps, _stop_at(subject)),
-        weight_forms.make(options.weights, parameters, options.rank),
+        weight_forms.make(options.weights, parameters, rank),
     )
     phase = Phase("tune", subject, files, stop)
     plateau = Plateau(options.plateau * len(views), options.plateau_gain)
     if state is not None:
         phase.seconds.update(state.seconds)
-        if "near" in state.tensors:
-            tuning.load(state.tensors, state.step)
-            plateau.restore(files.values("tune", "loss"))
+    goes_on = state is not None and "near" in state.tensors
+    if state is not None and goes_on:
+        tuning.load(state.tensors, state.step)
+        plateau.restore(files.values("tune", "loss"))
     ended = "steps"
     with phase.running("tuning", steps, tuning.step_index) as bar:
+        if steps and not goes_on:
+            tuning.aim()
         while tuning.step_index < steps:
             if subject.watch is not None:
                 subject.watch("tune", tuning.step_index, steps, tuning.picture)
@@ -279,7 +284,12 @@ def tune(
             if plateau.add(measured.loss):
                 ended = "plateau"
                 break
-    return Tuned(tuning.stored(), tuning.step_index, phase.seconds["tune"], ended)
+    return Tuned(tuning.stored(), rank, tuning.step_index, phase.seconds["tune"], ended)
+
+
+def _fitting_rank(subject: Subject, parameters: Mapping[str, Tensor]) -> int:
+    numbers = inversion.generator_bytes(subject.generator) // 4
+    return weight_forms.fitting_rank(parameters, numbers)
 
 
 def _stop_at(subject: Subject) -> float:

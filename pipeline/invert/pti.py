@@ -289,10 +289,9 @@ class Projection:
         loss = distance + self.schedule.noise_weight * penalty
         prior, extra = self._extra_losses(image)
         loss = loss + extra
-        measured = ProjectionStep(
-            step, rate, distance.item(), penalty.item(), prior.item(), loss.item()
-        )
-        return loss, measured
+        # One wait for the device, not four.
+        parts = torch.stack([value.detach() for value in (distance, penalty, prior, loss)])
+        return loss, ProjectionStep(step, rate, *parts.tolist())
 
     def _extra_losses(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The prior's penalty, not yet weighted, and the weighted sum of all that was asked for."""

@@ -124,9 +124,28 @@ class Tuning:
         with torch.no_grad():
             self._features = [perceptual.features(view.target) for view in self._views]
         self._variables = self._form.variables()
+        variables = list(self._variables.values())
         self._adam = torch.optim.Adam(
-            list(self._variables.values()), lr=self.options.learning_rate, betas=ADAM_BETAS
+            variables,
+            lr=self.options.learning_rate,
+            betas=ADAM_BETAS,
+            # On a CPU one loop over all tensors; a GPU's own choice is as good there.
+            fused=True if variables[0].device.type == "cpu" else None,
         )
+
+    def aim(self) -> None:
+        """Before the first step: let the form choose its directions by the views' gradients."""
+        if not self._form.aims:
+            return
+        weights = self._form.weights()
+        total = {name: torch.zeros_like(value) for name, value in weights.items()}
+        for index in range(len(self._views)):
+            loss, _ = self._loss(weights, index)
+            found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            for name, gradient in zip(weights, found, strict=True):
+                if gradient is not None:
+                    total[name] += gradient
+        self._form.aim(total)
 
     def step(self, locality_w: Tensor | None = None) -> TuningStep:
         """One update for the view whose turn it is, unless that view has arrived.
@@ -138,29 +157,19 @@ class Tuning:
         index = step % len(self._views)
         view = self._views[index]
         weights = self._form.weights()
-        image = self._picture(weights, view.buffers, view.ws)
-        mse = F.mse_loss(image, view.target)
-        features = self._perceptual.features(image)
-        perceptual = self._perceptual.distance(features, self._features[index]).sum()
-        term = mse.new_zeros([]) if view.term is None else view.term(image)
-        loss = self.options.mse_weight * mse + self.options.perceptual_weight * perceptual + term
-        self._near[index] = self._has_arrived(mse.item(), perceptual.item())
+        loss, parts = self._loss(weights, index)
+        # One wait for the device, not five.
+        mse, perceptual, term, plain = torch.stack([*parts, loss.detach()]).tolist()
+        self._near[index] = self._has_arrived(mse, perceptual)
         arrived = all(self._near)
-        locality = loss.new_zeros([])
+        locality = 0.0
         if self.options.locality and not self._near[index]:
             if locality_w is None:
                 raise ModelError("The locality regularisation needs another latent at every step.")
-            locality = self._locality(weights, view, locality_w, self.options.locality)
-        loss = loss + locality
+            added = self._locality(weights, view, locality_w, self.options.locality)
+            loss, locality = loss + added, added.item()
         measured = TuningStep(
-            step,
-            index,
-            mse.item(),
-            perceptual.item(),
-            term.item(),
-            locality.item(),
-            loss.item(),
-            arrived,
+            step, index, mse, perceptual, term, locality, plain + locality, arrived
         )
         check_finite(measured.loss, "tuning the generator", step)
         if not self._near[index]:
@@ -190,6 +199,19 @@ class Tuning:
             for name, value in self._form.weights().items():
                 parameters[name].copy_(value)
         return self._generator
+
+    def _loss(
+        self, weights: Mapping[str, Tensor], index: int
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """A view's loss; its mean squared error, its distance, its further term, detached."""
+        view = self._views[index]
+        image = self._picture(weights, view.buffers, view.ws)
+        mse = F.mse_loss(image, view.target)
+        features = self._perceptual.features(image)
+        perceptual = self._perceptual.distance(features, self._features[index]).sum()
+        term = mse.new_zeros([]) if view.term is None else view.term(image)
+        loss = self.options.mse_weight * mse + self.options.perceptual_weight * perceptual + term
+        return loss, (mse.detach(), perceptual.detach(), term.detach())
 
     def _has_arrived(self, mse: float, perceptual: float) -> bool:
         options = self.options

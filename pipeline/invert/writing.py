@@ -79,7 +79,7 @@ def _write_delta(subject: Subject, views: list[View], tuned: Tuned, path: Path) 
     said = inversion.write_delta(path, tuned.stored, subject.generator, shown)
     form: dict[str, Any] = {"weights": options.weights, "layers": list(options.layers)}
     if options.weights == "low-rank":
-        form["rank"] = options.rank
+        form["rank"] = tuned.rank
     size = inversion.generator_bytes(subject.generator)
     share = round(said["bytes"] / size, 4)
     return said | form | {"file": path.name, "share_of_generator": share}

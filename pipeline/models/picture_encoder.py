@@ -15,7 +15,7 @@ from torch import Tensor, nn
 # The convolutions end at this side.
 LAST_SIDE = 4
 WIDEST = 256
-_HIDDEN = 512
+HIDDEN = 512
 
 
 class PictureEncoder(nn.Module):
@@ -26,10 +26,17 @@ class PictureEncoder(nn.Module):
         height, width: of the input, powers of two, at least 8.
         outputs: numbers that come out; all 0 at first.
         breadth: channels after the first convolution; doubled with each halving up to 256.
+        hidden: numbers between the two full layers, the first of which is the largest of all.
     """
 
     def __init__(
-        self, channels: int, height: int, width: int, outputs: int, breadth: int = 32
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        outputs: int,
+        breadth: int = 32,
+        hidden: int = HIDDEN,
     ) -> None:
         super().__init__()
         self.init_kwargs: dict[str, Any] = {
@@ -46,8 +53,8 @@ class PictureEncoder(nn.Module):
             _Halving(before, after) for before, after in itertools.pairwise(wide)
         )
         places = (height >> halvings) * (width >> halvings)
-        self.squeeze = nn.Linear(wide[-1] * places, _HIDDEN)
-        self.last = nn.Linear(_HIDDEN, outputs)
+        self.squeeze = nn.Linear(wide[-1] * places, hidden)
+        self.last = nn.Linear(hidden, outputs)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
