@@ -45,6 +45,7 @@ class PictureEncoder(nn.Module):
             "width": width,
             "outputs": outputs,
             "breadth": breadth,
+            "hidden": hidden,
         }
         halvings = max(1, round(math.log2(min(height, width) / LAST_SIDE)))
         wide = [min(WIDEST, breadth * 2**index) for index in range(halvings)]
