@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline import weights
+from pipeline.evaluate.sections.training import training_section
 from pipeline.models import checkpoint
 from pipeline.models.layers import MappingNetwork
 from pipeline.train.pretrain.mapping import energy_distance, fit
@@ -82,6 +83,15 @@ def test_it_learns_to_draw_held_out_pictures(model):
     shown = np.asarray(Image.open(grids[-1]))
     assert shown.shape == (4 * 32, 8 * 32, 3)
     assert shown.std() > 5
+
+
+@needs_weights
+def test_a_report_shows_its_curves(model):
+    section = training_section(model, grids=3, picture_px=200)
+    titles = {plot.title for plot in section.plots}
+    assert {"Reconstructions while training", "Held-out images, reconstructed"} <= titles
+    assert section.images_seen == 240
+    assert len(section.samples) == 3
 
 
 @needs_weights

@@ -49,7 +49,24 @@ CURVES = (
     Curve(
         "Discriminator's opinion",
         "logit",
-        {"logits_real": "real images", "logits_fake": "generated images"},
+        {
+            "logits_real": "real images",
+            "logits_fake": "generated images",
+            "logits_made": "reconstructions",
+        },
+    ),
+    Curve(
+        "Reconstructions while training",
+        "distance",
+        {"loss_mse": "squared error", "loss_perceptual": "perceptual distance"},
+        zero=True,
+    ),
+    Curve("Held-out images, reconstructed", "PSNR (dB)", {"heldout_psnr_db": "PSNR"}),
+    Curve(
+        "Held-out images, reconstructed",
+        "distance",
+        {"heldout_perceptual": "perceptual distance"},
+        zero=True,
     ),
     Curve(
         "Sign of the logits",
@@ -104,7 +121,7 @@ def training_section(
     images_seen = max(finite, default=math.nan)
     lead = "No statistics were kept."
     if finite:
-        lead = f"The discriminator saw {images_seen:,.0f} images."
+        lead = f"The networks saw {images_seen:,.0f} images."
     return TrainingSection(
         lead=lead,
         images_seen=images_seen,
