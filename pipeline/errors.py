@@ -38,6 +38,10 @@ class TrainingError(AnimedragError):
     """Training cannot go on (for example: the loss is not finite)."""
 
 
+class MachineError(AnimedragError):
+    """This machine lacks what was asked of it."""
+
+
 class Interrupted(AnimedragError):
     """The user asked to stop; everything needed to go on is saved."""
 

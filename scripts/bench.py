@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from pipeline.console import say
-from pipeline.errors import AnimedragError, check_choice
+from pipeline.errors import AnimedragError, MachineError, check_choice
 
 SIDES = ("ours", "reference")
 
@@ -104,6 +104,11 @@ def _run(
         result = run_row(row, setting)
         results.append(result)
         say(table.summary(result))
+    if all(result.outcome is None for result in results):
+        raise MachineError(
+            "bench: none of the chosen rows can be measured here, for the reasons above; no table "
+            "was written."
+        )
     machine = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "computes on": describe(setting.device),

@@ -8,11 +8,12 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from pipeline.edit.strategies import build_strategy
 from pipeline.models import stylegan2, stylegan3
 from pipeline.models.build import build
 from pipeline.models.config import NetworkConfig
+from scripts.bench import main
 from scripts.benchmarks import measure, reference
 from scripts.benchmarks.all_rows import ROWS
 from scripts.benchmarks.dragging import HANDLES, TARGETS, pixels
@@ -31,11 +33,12 @@ from scripts.benchmarks.reference_drag import ReferenceDrag
 from scripts.benchmarks.rows import Check, Outcome, Result, Row, Setting, Work
 from scripts.benchmarks.run import run_row
 from scripts.benchmarks.table import markdown
-from scripts.benchmarks.training import amortised, make_training
+from scripts.benchmarks.training import RandomImages, amortised, make_training, recorded_calls
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
+from torch_utils.recording import Outputs, Rerun
 
 CPU = Setting(torch.device("cpu"), repeats=1, quick=True)
 seeds = st.integers(0, 2**31)
@@ -347,6 +350,37 @@ def test_a_misspelt_row_is_one_sentence(root: Path) -> None:
     assert done.returncode == 2
     assert "bias_act" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_that_measures_nothing_fails(tmp_path: Path) -> None:
+    arguments = ["--quick", "--only", "gpu-filtered-lrelu", "--out", str(tmp_path / "b")]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("bench: none of the chosen rows can be measured here")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_recorded_training_step_is_timed_once_it_is_recorded() -> None:
+    state, recipe = make_training("stylegan2", 16, 4, 256, CPU)
+    launched: list[str] = []
+
+    class Counted(Rerun):
+        def record(self, function: Callable[[], Outputs]) -> Callable[[], Outputs]:
+            launch = super().record(function)
+
+            def counted() -> Outputs:
+                launched.append("launch")
+                return launch()
+
+            return counted
+
+    calls = recorded_calls(state, recipe, RandomImages(16, 4), Counted())
+    launched.clear()
+    calls["Gmain"]()
+    assert len(launched) == 3
+    calls["Dmain"]()
+    assert len(launched) == 6
 
 
 def test_rows_are_listed(root: Path) -> None:

@@ -96,10 +96,19 @@ def test_the_form_chosen_for_one_image_gives_what_both_give(size: int) -> None:
     torch.testing.assert_close(forms[1], forms[2])
 
 
-def test_no_images() -> None:
-    x, w, s = torch.zeros([0, 4, 8, 8]), torch.randn([6, 4, 3, 3]), torch.zeros([0, 4])
-    assert conv2d_resample(x, w, K4, up=2, padding=1).shape == (0, 6, 16, 16)
-    assert modulated_conv2d(x, w, s, padding=1).shape == (0, 6, 8, 8)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_no_images(kernel: int) -> None:
+    x, s = torch.zeros([0, 4, 8, 8]), torch.zeros([0, 4])
+    w = torch.randn([6, 4, kernel, kernel])
+    assert conv2d_resample(x, w, K4, up=2, padding=kernel // 2).shape == (0, 6, 16, 16)
+    assert modulated_conv2d(x, w, s, padding=kernel // 2).shape == (0, 6, 8, 8)
+
+
+def test_demodulation_is_the_same_where_weights_learn() -> None:
+    torch.manual_seed(0)
+    x, w, s = torch.randn([2, 4, 8, 8]), torch.randn([6, 4, 3, 3]), torch.randn([2, 4])
+    learning = modulated_conv2d(x, w.clone().requires_grad_(), s, padding=1)
+    torch.testing.assert_close(modulated_conv2d(x, w, s, padding=1), learning.detach())
 
 
 def test_layout_of_memory_does_not_matter() -> None:

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from pipeline.errors import ConfigError
 from pipeline.models.build import build
 from pipeline.models.config import NetworkConfig
 from pipeline.models.precision import choose_precision, half_format, set_precision
+from pipeline.stages import find_stage, load
+from pipeline.train.config import FinetuneConfig, TrainConfig
 from torch_utils.ops import mixed_conv2d
 from torch_utils.ops.conv2d import conv2d_resample, modulated_conv2d
 from torch_utils.ops.upfirdn2d import setup_filter
@@ -175,3 +178,13 @@ def test_what_a_device_cannot_do_is_said(monkeypatch):
     monkeypatch.setattr(mixed_conv2d, "has_instructions", lambda: False)
     with pytest.raises(ValueError, match="no instructions for bf16"):
         choose_precision("bf16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("stage", "config"), [("train", TrainConfig), ("finetune", FinetuneConfig)]
+)
+def test_it_is_said_before_a_stage_begins(stage, config):
+    check = find_stage(stage).check
+    assert check is not None
+    with pytest.raises(ConfigError, match=f"^{stage}.precision=fp16: fp16 runs on a GPU only"):
+        load(check)(config(precision="fp16", device="cpu"), {})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,27 @@ def test_where_recording_fails_it_goes_on_plainly(capsys: pytest.CaptureFixture[
         assert len(said) == 1
         assert "cannot be recorded as CUDA graphs (operation not permitted" in said[0]
         assert "train.cuda_graphs=false" in said[0]
+
+
+def test_what_was_recorded_before_a_failure_is_let_go() -> None:
+    """Else its graphs would hold memory as long as the training lasts."""
+    launches: list[weakref.ref[Any]] = []
+
+    class Watched(Failing):
+        def record(self, function: Callable[[], Outputs]) -> Callable[[], Outputs]:
+            launch = super().record(function)
+            launches.append(weakref.ref(launch))
+            return launch
+
+    state, recipe = beginning("stylegan2")
+    losses = recorded(state, recipe, Watched(4))
+    for iteration in range(WARM_UP_CALLS + 1):
+        inputs = loop.draw_inputs(state, recipe, Images(), seed=3)
+        loop.run_iteration(state, recipe, inputs, iteration, ALONE, losses)
+    gc.collect()
+    assert len(launches) == 4
+    assert [launch() for launch in launches] == [None] * 4
+    assert not losses.recorded
 
 
 def test_another_gain_is_refused() -> None:

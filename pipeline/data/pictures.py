@@ -124,7 +124,10 @@ def _check_size(image: Image.Image, limits: PictureLimits) -> None:
             f"{limits.max_megapixels:g}"
         )
     if min(width, height) < limits.min_side_px:
-        raise Rejected(f"{width}x{height} px is too small for a face (min_face_px)")
+        raise Rejected(
+            f"{width}x{height} px is too small for a face (use a picture of at least "
+            f"{limits.min_side_px} px a side)"
+        )
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -189,8 +189,8 @@ class FaceWorker:
         """Why a face is of no use, if it is not; `outside`: see `share_outside`."""
         if face.detector != WHOLE and face.width < self.settings.min_face_px:
             return (
-                f"face too small ({face.width:.0f} px wide, min_face_px="
-                f"{self.settings.min_face_px})"
+                f"face too small ({face.width:.0f} px wide; use a larger picture, or lower "
+                f"preprocess.min_face_px={self.settings.min_face_px})"
             )
         if outside > self.settings.max_mirrored:
             return (

@@ -64,9 +64,10 @@ def drag_model(generator: Any, layer: str) -> DragModel:
         return maps
 
     features: Callable[[Tensor], Tensor] = run
-    if next(generator.parameters()).device.type == "cuda":
+    device = next(generator.parameters()).device
+    if device.type == "cuda":
         try:
-            features = captured(run, generator.num_ws, generator.w_dim)
+            features = captured(run, generator.num_ws, generator.w_dim, device)
         except CannotRecordError as error:
             complain(
                 f"edit: the drag step cannot be recorded as CUDA graphs ({error}); it goes on "
@@ -107,14 +108,15 @@ def latent_prior(generator: Any) -> LatentPrior:
 
 
 def captured(
-    features: Callable[[Tensor], Tensor], num_ws: int, w_dim: int
+    features: Callable[[Tensor], Tensor], num_ws: int, w_dim: int, device: torch.device
 ) -> Callable[[Tensor], Tensor]:
-    """The same function of ws (1 × num_ws × w_dim) as two CUDA graphs, one forward, one backward.
+    """The same function of ws (1 × num_ws × w_dim, on the GPU `device`) as two CUDA graphs, one
+    forward, one backward.
 
     A step then launches two graphs instead of hundreds of kernels, always on the same memory. The
     map is copied out of it, for the drag keeps that of its first step. CannotRecordError if that is
     not possible.
     """
-    like = torch.zeros(1, num_ws, w_dim, device="cuda", requires_grad=True)
+    like = torch.zeros(1, num_ws, w_dim, device=device, requires_grad=True)
     replay = graphed(features, like)
     return lambda ws: replay(ws).clone()

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
 
 from pipeline.console import Progress
 from pipeline.errors import Interrupted, TrainingError
@@ -20,6 +23,8 @@ from pipeline.train.logbook import Logbook
 AGAIN = "run the same command again to go on."
 # Share of the training over which the rate rises.
 RISE = 0.05
+# Steps whose losses are read together; each reading waits for the device.
+READ_EVERY = 16
 
 Batch = TypeVar("Batch")
 
@@ -37,14 +42,14 @@ class PlainLoop(Generic[Batch]):
     Attributes:
         state: goes on from where it is. Its optimiser's rates are the highest ones, see `rate_at`.
         batches: (images seen before it, batch) from there to the end, all of `batch` images.
-        step: trains on one batch; returns its losses by name.
+        step: trains on one batch; returns its losses by name, without gradients.
         look: figures on held-out images, every `save_kimg` and at the end.
         length: images in all.
     """
 
     state: AveragedState[Any]
     batches: Iterable[tuple[int, Batch]]
-    step: Callable[[Batch], Mapping[str, float]]
+    step: Callable[[Batch], Mapping[str, Tensor]]
     look: Callable[[], Mapping[str, float]]
     states: Path
     logbook: Logbook
@@ -55,6 +60,7 @@ class PlainLoop(Generic[Batch]):
     ema_kimg: float
     log_kimg: float
     save_kimg: float
+    _unread: list[Mapping[str, Tensor]] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted when told to stop, TrainingError when it diverges;
@@ -65,8 +71,9 @@ class PlainLoop(Generic[Batch]):
         for start, batch in self.batches:
             for group, highest in zip(state.optimizer.param_groups, rates, strict=True):
                 group["lr"] = highest * rate_at(start, self.length)
-            for name, value in self.step(batch).items():
-                state.sums[name] = state.sums.get(name, 0.0) + value
+            self._unread.append(self.step(batch))
+            if len(self._unread) >= READ_EVERY:
+                self._read()
             self._average()
             state.steps += 1
             timed += self.batch
@@ -91,7 +98,19 @@ class PlainLoop(Generic[Batch]):
         half_life = min(self.ema_kimg * 1000, 0.1 * (self.state.images_seen + self.batch))
         self.state.average(0.5 ** (self.batch / half_life) if half_life > 0 else 0.0)
 
+    def _read(self) -> None:
+        """Add the losses of the steps since the last reading to the sums."""
+        found = [(name, value) for losses in self._unread for name, value in losses.items()]
+        self._unread.clear()
+        if not found:
+            return
+        sums = self.state.sums
+        values = torch.stack([value for _, value in found]).tolist()
+        for (name, _), value in zip(found, values, strict=True):
+            sums[name] = sums.get(name, 0.0) + value
+
     def _report(self, values: dict[str, float]) -> None:
+        self._read()
         state = self.state
         means = {f"loss_{name}": value / state.steps for name, value in state.sums.items()}
         if not all(math.isfinite(value) for value in means.values()):
@@ -105,6 +124,7 @@ class PlainLoop(Generic[Batch]):
         state.sums, state.steps = {}, 0
 
     def _save(self) -> None:
+        self._read()
         self.logbook.flush()
         self.state.save(self.states)
 

@@ -28,7 +28,9 @@ from pipeline.train.loss import (
     discriminator_loss_real,
     generator_loss,
 )
-from pipeline.train.state import NetworkName
+from pipeline.train.pieces import passes
+from pipeline.train.recipe import Recipe
+from pipeline.train.state import NetworkName, TrainingState
 from torch_utils.recording import CannotRecordError, Outputs, Recorder, Recording
 
 
@@ -58,21 +60,26 @@ class RecordedObjective:
         self._objective = objective
         self._name = name
         self._gain = gain
-        self._g = _GeneratorPieces(objective, parameters["G"], gain, recorder)
-        self._d = _DiscriminatorPieces(objective, parameters["D"], gain, recorder, processes)
-        self._possible = True
+        # None once recording has failed: what was recorded before, and its memory, is let go.
+        self._pieces: tuple[_GeneratorPieces, _DiscriminatorPieces] | None = (
+            _GeneratorPieces(objective, parameters["G"], gain, recorder),
+            _DiscriminatorPieces(objective, parameters["D"], gain, recorder, processes),
+        )
 
     @property
     def recorded(self) -> bool:
         """Whether every piece has been recorded."""
-        return self._possible and self._g.recorded and self._d.recorded
+        return self._pieces is not None and all(pieces.recorded for pieces in self._pieces)
 
     def generator_main(self, latents: Latents, gain: float) -> Reports:
         """As `Objective.generator_main`."""
+        if self._pieces is None:
+            return self._objective.generator_main(latents, gain)
+        g, _ = self._pieces
         return self._try(
-            self._g,
+            g,
             gain,
-            lambda: self._g.run(latents),
+            lambda: g.run(latents),
             lambda: self._objective.generator_main(latents, gain),
         )
 
@@ -80,10 +87,13 @@ class RecordedObjective:
         self, latents: Latents, images: Tensor, c: Tensor, gain: float
     ) -> Reports:
         """As `Objective.discriminator_main`."""
+        if self._pieces is None:
+            return self._objective.discriminator_main(latents, images, c, gain)
+        _, d = self._pieces
         return self._try(
-            self._d,
+            d,
             gain,
-            lambda: self._d.run(latents, images, c),
+            lambda: d.run(latents, images, c),
             lambda: self._objective.discriminator_main(latents, images, c, gain),
         )
 
@@ -94,15 +104,13 @@ class RecordedObjective:
         recorded: Callable[[], Reports],
         plain: Callable[[], Reports],
     ) -> Reports:
-        if not self._possible:
-            return plain()
         if gain != self._gain:
             raise ValueError(f"recorded with gain {self._gain}, called with {gain}")
         before = None if pieces.recorded else pieces.snapshot()
         try:
             return recorded()
         except CannotRecordError as error:
-            self._possible = False
+            self._pieces = None
             complain(
                 f"{self._name}: the training step cannot be recorded as CUDA graphs ({error}); it "
                 f"goes on without them, which is slower. {self._name}.cuda_graphs=false skips the "
@@ -113,6 +121,24 @@ class RecordedObjective:
             # What was drawn so far is drawn again.
             torch.manual_seed(torch.initial_seed())
             return plain()
+
+
+def recorded_losses(
+    state: TrainingState,
+    recipe: Recipe,
+    recorder: Recorder,
+    processes: int = 1,
+    name: str = "train",
+) -> RecordedObjective:
+    """The main losses of a training, recorded; `processes` and `name` as `RecordedObjective`'s."""
+    return RecordedObjective(
+        state.objective,
+        {network: list(found.values()) for network, found in state.trainable.items()},
+        gain=1 / passes(recipe, processes),
+        recorder=recorder,
+        processes=processes,
+        name=name,
+    )
 
 
 class _Pieces:

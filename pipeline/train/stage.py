@@ -41,11 +41,10 @@ from pipeline.train.divergence import (
 )
 from pipeline.train.images import TrainingImages
 from pipeline.train.logbook import STATISTICS, Logbook, tile
-from pipeline.train.pieces import passes
 from pipeline.train.prefetch import Prefetched
 from pipeline.train.publication import read_record
 from pipeline.train.recipe import Recipe, make_recipe
-from pipeline.train.recorded import RecordedObjective
+from pipeline.train.recorded import RecordedObjective, recorded_losses
 from pipeline.train.snapshots import FixedLatents, Judge, reals_grid
 from pipeline.train.start import TRAINING_STATE, Start, architecture, precision, prepare
 from pipeline.train.state import TrainingState, restore_latest, saved_states
@@ -72,6 +71,13 @@ class Job:
     out: Path
     device: torch.device
     judge: Judge
+
+
+def check(config: TrainConfig, inputs: Mapping[str, Path]) -> None:
+    """Refuse what can be told without training: the device, its numbers, its compiler."""
+    device = choose_device(config.device)
+    _check_compile(config, device)
+    precision(config, device)
 
 
 def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
@@ -103,9 +109,8 @@ def run(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
 
 def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> Job:
     world = distributed.current()
+    check(config, inputs)
     device = choose_device(config.device)
-    _check_compile(config, device)
-    precision(config, device)
     dataset = Dataset(inputs["dataset"])
     base = inputs.get("resume_from")
     chosen = choose(
@@ -284,14 +289,7 @@ def _recorded(job: Job, state: TrainingState) -> RecordedObjective | None:
     if recorder is None:
         return None
     world = distributed.current()
-    return RecordedObjective(
-        state.objective,
-        {name: list(parameters.values()) for name, parameters in state.trainable.items()},
-        gain=1 / passes(job.recipe, world.size),
-        recorder=recorder,
-        processes=world.size,
-        name=job.config.STAGE,
-    )
+    return recorded_losses(state, job.recipe, recorder, processes=world.size, name=job.config.STAGE)
 
 
 def _was_finished(out: Path) -> bool:

@@ -8,7 +8,14 @@ from scripts.benchmarks import dragging, operators
 from scripts.benchmarks.measure import ceilings, interleaved
 from scripts.benchmarks.reference import public_formulation
 from scripts.benchmarks.rows import Check, Outcome, Row, Setting
-from scripts.benchmarks.training import RandomImages, amortised, make_training, phase_calls
+from scripts.benchmarks.training import (
+    RandomImages,
+    amortised,
+    make_training,
+    phase_calls,
+    recorded_calls,
+)
+from torch_utils.recording import recorder_for
 
 BATCH = 32
 # The reference's full-size intermediates of a whole batch would not fit.
@@ -37,12 +44,15 @@ def _filtered_lrelu(setting: Setting) -> Outcome:
 def _training(setting: Setting) -> Outcome:
     """StyleGAN3-T-512 in half precision against the reference operators under torch.compile.
 
+    Ours as the program runs it, its main phases recorded as CUDA graphs.
     Compiled code has no second derivative, so the two are compared in the main phases alone.
     """
     images = RandomImages(512, AT_ONCE)
     ours, recipe = make_training("stylegan3-t", 512, AT_ONCE, 32768, setting)
     theirs, _ = make_training("stylegan3-t", 512, AT_ONCE, 32768, setting)
-    own_calls = phase_calls(ours, recipe, images)
+    recorder = recorder_for(setting.device)
+    assert recorder is not None
+    own_calls = recorded_calls(ours, recipe, images, recorder)
     names = list(own_calls)
     times = interleaved([own_calls[name] for name in names], *setting.timing)
     own = {name: taken.median for name, taken in zip(names, times, strict=True)}

@@ -13,12 +13,15 @@ from pipeline.models.precision import set_precision
 from pipeline.train import loop
 from pipeline.train.config import AugmentConfig, TrainConfig
 from pipeline.train.loss import Objective
+from pipeline.train.phases import MainLosses
 from pipeline.train.recipe import Recipe, make_recipe
+from pipeline.train.recorded import recorded_losses
 from pipeline.train.state import TrainingState, new_state
 from scripts.benchmarks.generators import with_reference
 from scripts.benchmarks.measure import Call, Times, interleaved
 from scripts.benchmarks.rows import Check, Outcome, Row, Setting, Skipped
 from torch_utils.ops import mixed_conv2d
+from torch_utils.recording import WARM_UP_CALLS, Recorder
 
 EMA = "EMA"
 
@@ -59,15 +62,32 @@ def make_training(
     return new_state(objective, recipe), recipe
 
 
-def phase_calls(state: TrainingState, recipe: Recipe, images: RandomImages) -> dict[str, Call]:
-    """One call a phase, and one for the running average, by name."""
+def phase_calls(
+    state: TrainingState, recipe: Recipe, images: RandomImages, losses: MainLosses | None = None
+) -> dict[str, Call]:
+    """One call a phase, and one for the running average, by name; `losses` as in `loop.train`."""
     inputs = loop.draw_inputs(state, recipe, images, seed=0)
 
     def run(phase: loop.Phase) -> Call:
-        return lambda: loop.run_phase(state, recipe, phase, inputs[phase.name])
+        return lambda: loop.run_phase(state, recipe, phase, inputs[phase.name], losses=losses)
 
     calls: dict[str, Call] = {phase.name: run(phase) for phase in loop.phases(recipe)}
     calls[EMA] = lambda: loop.update_average(state.averaged, state.objective.generator, 0.99)
+    return calls
+
+
+def recorded_calls(
+    state: TrainingState, recipe: Recipe, images: RandomImages, recorder: Recorder
+) -> dict[str, Call]:
+    """The same as the program runs them on a GPU: the main phases recorded, and so far along."""
+    losses = recorded_losses(state, recipe, recorder)
+    calls = phase_calls(state, recipe, images, losses)
+    # In the order of an iteration: recordings are launched in the order they were made.
+    for _ in range(WARM_UP_CALLS + 1):
+        for phase in loop.phases(recipe):
+            calls[phase.name]()
+    if not losses.recorded:
+        raise Skipped("not measured: the training step could not be recorded as CUDA graphs")
     return calls
 
 

@@ -150,10 +150,20 @@ def _weights_are_fewer(x: torch.Tensor, weight: torch.Tensor, up: int, down: int
 
 def _demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
     """1 / root of the sum of squares of the scaled weights [N, out_channels] (eq. 3)."""
+    return (styles.square() @ _energy(weight).t() + 1e-8).rsqrt()
+
+
+def _energy(weight: torch.Tensor) -> torch.Tensor:
+    """Sum of squares of each kernel [out, in]."""
     taps = weight.flatten(2)
-    # As products of the taps: a sum along so short a dimension is three times as slow.
-    energy = torch.einsum("oik,oik->oi", taps, taps) if taps.shape[2] > 1 else taps[..., 0].square()
-    return (styles.square() @ energy.t() + 1e-8).rsqrt()
+    if taps.shape[2] == 1:
+        return taps[..., 0].square()
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    if learns or weight.device.type != "cpu":
+        return taps.square().sum(2)
+    # A sum along so short a dimension is slower than products of the taps, but those have a
+    # gradient that takes three times as long, and on a GPU they would be a batch of tiny products.
+    return torch.einsum("oik,oik->oi", taps, taps)
 
 
 def _normalize_magnitude(
@@ -195,16 +205,16 @@ def _multiplies_faster(x: torch.Tensor) -> bool:
 
 def _mix_channels(x: torch.Tensor, w: torch.Tensor, groups: int) -> torch.Tensor:
     """1x1 convolution: each pixel's channels times w [out, in / groups, 1, 1]."""
-    batch, _, height, width = x.shape
-    pixels = x.reshape(batch, groups, -1, height * width)
-    factors = w.reshape(groups, -1, w.shape[1])
+    batch, channels, height, width = x.shape
+    pixels = x.reshape(batch, groups, channels // groups, height * width)
+    factors = w.reshape(groups, w.shape[0] // groups, w.shape[1])
     if batch == 1:
         product = torch.bmm(factors, pixels[0])
     elif groups == 1:
         product = torch.bmm(factors.expand(batch, -1, -1), pixels[:, 0])
     else:
         product = torch.matmul(factors, pixels)
-    return product.reshape(batch, -1, height, width)
+    return product.reshape(batch, w.shape[0], height, width)
 
 
 def _upsampling_conv2d(

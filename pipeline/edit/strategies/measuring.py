@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.edit.drag import DragModel, DragState, Handle, Moments, Proposal
 from pipeline.edit.sampling import disc, mask_weights, sample, vertex, window
+from torch_utils.device import send
 
 # Radii and distances are given for a picture of this height.
 REFERENCE_HEIGHT = 512
@@ -31,7 +32,7 @@ def scaled_px(length: float, smallest_px: float, model: DragModel) -> float:
 
 def at(points: Sequence[tuple[float, float]], device: torch.device) -> Tensor:
     """Points as K × 2 float64."""
-    return torch.tensor(points, dtype=torch.float64, device=device).reshape(-1, 2)
+    return send(torch.tensor(points, dtype=torch.float64).reshape(-1, 2), device)
 
 
 def region(radius_px: float) -> Tensor:
@@ -100,10 +101,12 @@ def adam_step(
     moments, move = adam(state.moments, gradient, learning_rate)
     next_ws = state.ws.clone()
     next_ws[:, first:last] += move
+    # Read together: each reading waits for the device.
+    motion_value, mask_value = torch.stack([measured.motion_loss, mask_loss]).detach().tolist()
     return Proposal(
         handles=measured.handles,
-        motion_loss=float(measured.motion_loss.detach()),
-        mask_loss=float(mask_loss.detach()),
+        motion_loss=motion_value,
+        mask_loss=mask_value,
         gradient=gradient,
         next_ws=next_ws,
         moments=moments,
@@ -153,7 +156,7 @@ def track(
     done = {h.id: read_reference(h, features, model, template_px) for h in fresh}
     points = [handle for handle in known if handle.radius_px is None]
     if points:
-        maps = _distance_maps(points, features, model, search_px, template_px)
+        maps = _distance_maps(points, features, model, search_px, template_px).cpu()
         for handle, distances in zip(points, maps, strict=True):
             done[handle.id] = place(handle, distances, model, search_px)
     for handle in known:
@@ -167,7 +170,7 @@ def read_reference(
     handle: Handle, features: Tensor, model: DragModel, template_px: float
 ) -> Handle:
     """The handle with the features around it as its reference."""
-    around = offsets_of(handle, template_px).to(features.device)
+    around = send(offsets_of(handle, template_px), features.device)
     points = at([handle.position], features.device) + around
     return replace(handle, reference=sample(features, model.frame, points))
 
@@ -179,10 +182,11 @@ def place(handle: Handle, distances: Tensor, model: DragModel, search_px: float)
         distances: square, one value a whole pixel, one ring wider than the search window (the
             parabola needs neighbours).
     """
+    distances = distances.cpu()  # the one wait for the device
     side = distances.shape[0]
     offsets = window(search_px)
     candidates = offsets + at([handle.position], offsets.device)
-    far = distances[1:-1, 1:-1].reshape(-1).cpu()
+    far = distances[1:-1, 1:-1].reshape(-1)
     extent = torch.tensor([model.width, model.height])
     outside = ((candidates < 0) | (candidates > extent)).any(-1)
     far = far.masked_fill(outside, math.inf)
@@ -223,7 +227,7 @@ def _distance_maps(
     device = features.device
     template = disc(template_px)
     reach = int(template_px)
-    wide = grid(search_px + reach).to(device)
+    wide = send(grid(search_px + reach), device)
     centres = at([handle.position for handle in handles], device)
     squares = sample(features, model.frame, centres[:, None, None] + wide)  # K × S × S × C
     squares = squares.permute(0, 3, 1, 2)
@@ -247,8 +251,8 @@ def _region_distances(
 ) -> Tensor:
     """The same for one region handle, read at its region's points."""
     assert handle.radius_px is not None
-    around = region(handle.radius_px).to(features.device)
-    places = grid(search_px).to(features.device) + at([handle.position], features.device)
+    around = send(region(handle.radius_px), features.device)
+    places = send(grid(search_px), features.device) + at([handle.position], features.device)
     values = sample(features, model.frame, places.unsqueeze(-2) + around)
     return (values - _reference(handle)).square().mean((-2, -1))
 

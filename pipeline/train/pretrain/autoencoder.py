@@ -75,7 +75,7 @@ class Task:
     metric: PerceptualDistance
     bf16: bool
 
-    def backward(self, network: Autoencoder, images: Tensor, images_seen: int) -> dict[str, float]:
+    def backward(self, network: Autoencoder, images: Tensor, images_seen: int) -> dict[str, Tensor]:
         """Leave the gradients of all losses in the parameters; returns the losses by name."""
         config = self.config
         w = network.encode(images, self.bf16)
@@ -91,7 +91,7 @@ class Task:
             parts |= told
         prior = w.square().mean()
         torch.autograd.backward([made, config.prior_weight * prior], [gradient, None])
-        return parts | {"prior": prior.item()}
+        return parts | {"prior": prior.detach()}
 
     def _ramp(self, images_seen: int) -> float:
         """0 where the adversary begins, 1 where it has its full strength."""
@@ -100,7 +100,7 @@ class Task:
         since = images_seen - 1000 * config.adversarial_from
         return 1.0 if since >= rising else max(0.0, since / rising)
 
-    def _likeness(self, made: Tensor, images: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _likeness(self, made: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradient with respect to the made pictures of how unlike the images they are."""
         config = self.config
         leaf = made.detach().requires_grad_()
@@ -110,11 +110,11 @@ class Task:
         far = self.metric.distance(self.metric.features(leaf), wanted).mean()
         total = config.mse_weight * mse + config.perceptual_weight * far
         (gradient,) = torch.autograd.grad(total, leaf)
-        return gradient, {"mse": mse.item(), "perceptual": far.item()}
+        return gradient, {"mse": mse.detach(), "perceptual": far.detach()}
 
     def _adversary(
         self, adversary: nn.Module, made: Tensor, images: Tensor, with_r1: bool
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The adversary's gradients into its parameters; its pull on the made pictures."""
         config = self.config
         leaf = made.detach().requires_grad_()
@@ -125,9 +125,9 @@ class Task:
         real_logits = adversary(real, None)
         loss = loss + F.softplus(-real_logits).mean()
         told = {
-            "D": loss.item(),
-            "logits_made": logits.mean().item(),
-            "logits_real": real_logits.mean().item(),
+            "D": loss.detach(),
+            "logits_made": logits.mean().detach(),
+            "logits_real": real_logits.mean().detach(),
         }
         if with_r1:
             # Lazy regularisation (Karras et al. 2020, section 4): rarer, and as much stronger.

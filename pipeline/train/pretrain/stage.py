@@ -188,7 +188,7 @@ def _train(job: Job, state: AveragedState[Autoencoder], stop: Callable[[], bool]
         for start in range(state.images_seen, length, config.batch):
             yield start, job.images.batch(start, config.batch)[0].to(job.device)
 
-    def step(images: Tensor) -> Mapping[str, float]:
+    def step(images: Tensor) -> Mapping[str, Tensor]:
         rng.seed_global(config.seed, 0, state.images_seen, "pretrain noise")
         state.optimizer.zero_grad(set_to_none=True)
         parts = task.backward(state.network, images, state.images_seen)

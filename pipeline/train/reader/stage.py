@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from pipeline.console import catch_stop, progress, say
 from pipeline.data import landmarks as lm
@@ -168,7 +169,7 @@ def _train(job: Job, state: AveragedState[FaceReaderNetwork], stop: Callable[[],
         # The last batch may be larger than what is left: every step has the same size.
         return faces.batch(start, config.batch)
 
-    def step(batch: Batch) -> Mapping[str, float]:
+    def step(batch: Batch) -> Mapping[str, Tensor]:
         return _step(job, state, batch.to(job.device))
 
     def look() -> Mapping[str, float]:
@@ -185,7 +186,7 @@ def _train(job: Job, state: AveragedState[FaceReaderNetwork], stop: Callable[[],
             logbook.close()
 
 
-def _step(job: Job, state: AveragedState[FaceReaderNetwork], batch: Batch) -> dict[str, float]:
+def _step(job: Job, state: AveragedState[FaceReaderNetwork], batch: Batch) -> dict[str, Tensor]:
     seed_global(job.config.seed, 0, state.images_seen, "dropout")
     images = batch.images.contiguous(memory_format=torch.channels_last)
     bf16 = job.config.precision == "bf16"
@@ -196,7 +197,7 @@ def _step(job: Job, state: AveragedState[FaceReaderNetwork], batch: Batch) -> di
     total(parts).backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
     state.optimizer.step()
-    return {name: float(value.detach()) for name, value in parts.items()}
+    return {name: value.detach() for name, value in parts.items()}
 
 
 def _look(job: Job, state: AveragedState[FaceReaderNetwork]) -> dict[str, float]:
