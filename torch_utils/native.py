@@ -240,7 +240,9 @@ def build_cuda(report: Report | None = None) -> Path | None:
 
 
 def _plain(reason: str) -> str:
-    return f"{reason}; until then the operators run in plain torch, {PLAIN_COST}."
+    # Without kernels for a GPU, a CPU's may still be there.
+    where = " on a GPU" if reason.startswith("No CUDA kernels") else ""
+    return f"{reason}; until then the operators run in plain torch{where}, {PLAIN_COST}."
 
 
 def _usable_compiler() -> str:
