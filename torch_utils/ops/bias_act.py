@@ -64,7 +64,8 @@ def bias_act(
         gain: output factor; None: the activation's own gain.
         clamp: largest magnitude of the output; None: unlimited.
         overwrite: nobody else looks at x: where no gradient is recorded, the result may lie in its
-            memory, for on a CPU asking for a large tensor takes longer than filling it.
+            memory, for on a CPU asking for a large tensor takes longer than filling it. Not for
+            forward-mode derivatives or vmap.
 
     Returns a tensor of x's shape and dtype.
     """
