@@ -308,7 +308,11 @@ def _run_ninja(folder: Path, name: str, made_by: str, report: Report | None) -> 
     try:
         import ninja
     except ImportError as error:
-        raise BuildError(_plain("ninja is not installed; run: make setup")) from error
+        raise BuildError(
+            _plain(
+                f"ninja is not installed; run: {sys.executable} -m pip install ninja; make kernels"
+            )
+        ) from error
     command = [str(Path(ninja.BIN_DIR) / "ninja"), "-C", str(folder)]
     environment = {**os.environ, "NINJA_STATUS": "[%f/%t] "}
     said: list[str] = []
