@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 PLAIN_LINE_SECONDS = 10.0
 # Ten redraws a second look smooth; more only cost time in tight loops.
 BAR_UPDATE_SECONDS = 0.1
+
+# What else asks for a stop; see `stop_when`.
+_also_asked: ContextVar[Callable[[], bool]] = ContextVar("also_asked", default=lambda: False)
 
 FieldValue = float | int | str
 
@@ -189,7 +193,7 @@ def catch_stop() -> Iterator[Callable[[], bool]]:
 
     The first signal only sets the flag, so that the step at hand is finished and saved; a second
     one raises KeyboardInterrupt at once. Earlier handlers come back when the block ends. Outside
-    the main thread signals cannot be caught; there the answer is always False.
+    the main thread signals cannot be caught; there only `stop_when` can ask.
 
         with catch_stop() as stop:
             for step in range(steps):
@@ -216,7 +220,18 @@ def catch_stop() -> Iterator[Callable[[], bool]]:
         os.write(2, b"\nStopping after this step (again to stop at once) ...\n")
 
     with _handling(handle, signal.SIGINT, signal.SIGTERM):
-        yield lambda: asked
+        also = _also_asked.get()
+        yield lambda: asked or also()
+
+
+@contextlib.contextmanager
+def stop_when(asked: Callable[[], bool]) -> Iterator[None]:
+    """Within, `catch_stop` answers True also when `asked` does: for work in a thread."""
+    before = _also_asked.set(asked)
+    try:
+        yield
+    finally:
+        _also_asked.reset(before)
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ class StageMakers:
 
         stage = Stage(
             name="take",
-            version=2,
+            version=3,
             produces="edit",
             config="pipeline.edit.take:TakeConfig",
             run="pipeline.edit.take:run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -76,6 +77,7 @@ def test_an_emotion_is_shown_in_the_drawing_entered_and_filed(
     client.wait("state", lambda head: head["handles"])
     client.send("step")
     assert client.wait("frame")[0]["parent"] == before["frame"]
+    client.wait("state")
     client.send("save_mood", name="mood")
     head, _ = client.wait("state", lambda head: head["saved"], 180)
     assert head["saved"]["reference"] == "edit/mood:v1"
@@ -87,11 +89,46 @@ def test_an_emotion_is_shown_in_the_drawing_entered_and_filed(
     assert "inversion" in edit.manifest.plan.parents
 
 
+def test_an_emotion_starts_from_what_was_dragged(studio: StudioProcess, client: Client) -> None:
+    address = f"/api/sessions/{client.session}"
+    client.send("seek", frame=0)
+    for _ in range(6):  # the rest of the way is not this test's business
+        client.send("step")
+    head, _ = client.wait("state", lambda head: len(head["timeline"]) == 7)
+    client.send("express", emotions={"laugh": 1.0})
+    done, body = client.wait("expressed")
+    assert done["frame"] == head["frame"]
+    client.send("seek", frame=0)  # what is filed is what was shown, wherever one has gone since
+    client.send("save_mood", name="dragged")
+    state, _ = client.wait(
+        "state", lambda head: (head["saved"] or {}).get("reference") == "edit/dragged:v1", 180
+    )
+    assert {"picture.png", "film.webp"} <= set(state["saved"]["files"])
+    full = pixels(client.request("GET", f"{address}/kept/picture.png"))
+    assert np.abs(full - pixels(body)).mean() < 3
+    edit = Store(studio.folder / "artifacts").find("edit/dragged")
+    assert edit.manifest.plan.stage == "take"
+    about = json.loads((edit.folder / "emotion.json").read_text())
+    assert about["goal"] == "laugh"
+    assert len(json.loads((edit.folder / "edit.json").read_text())["handles"]) == 1
+    faces = pixels((edit.folder / "before_after.png").read_bytes())
+    half = faces.shape[1] // 2
+    assert np.abs(faces[:, :half] - faces[:, half : 2 * half]).mean() > 1
+    client.send("seek", frame=head["frame"])
+    client.send("enter")
+    state, _ = client.wait("state", lambda head: head["nodes"][-1]["label"] == "emotion laugh")
+    assert head["frame"] in state["timeline"]  # it goes on from the dragged face
+
+
 def test_a_sheet_and_a_loop_are_filed_while_the_work_goes_on(
     studio: StudioProcess, client: Client
 ) -> None:
     client.send("sheet", name="two", emotions=["surprised", "laugh"])
-    assert client.wait("state", lambda head: head["saving"])[0]["saving"]
+    assert client.wait("state", lambda head: head["saving"])[0]["making"] == "sheet"
+    client.send("stop_sheet")
+    head, _ = client.wait("state", lambda head: not head["saving"], 120)
+    assert head["sheet"] is None
+    client.send("sheet", name="two", emotions=["surprised", "laugh"])
     client.send("sync")
     head, _ = client.wait("state", lambda head: head["sheet"], 300)
     assert head["sheet"]["files"] == ["sheet.png", "loop.webp", "loop.gif"]

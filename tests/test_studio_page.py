@@ -11,7 +11,9 @@ import pytest
 import pipeline.edit
 from pipeline.edit.emotion_names import EMOTIONS, SLIDERS
 from pipeline.edit.kept import KEPT, SHEET
+from pipeline.edit.sentences import SENTENCES, Told, said
 from pipeline.edit.server.messages import FROM_STUDIO, TO_STUDIO
+from pipeline.errors import DataError
 
 PAGE = Path(pipeline.edit.__file__).parent / "page"
 HTML = (PAGE / "index.html").read_text(encoding="utf-8")
@@ -41,6 +43,20 @@ def test_every_text_that_is_asked_for_is_there() -> None:
     asked |= {f"emotion_{name}" for name in read}  # what a face is said to read as
     asked |= {*KEPT, *SHEET}
     assert asked <= set(ROWS)
+
+
+def test_every_refusal_has_its_sentence_in_the_page() -> None:
+    for code, sentence in SENTENCES.items():
+        assert ROWS[f"error_{code}"].startswith(f'"{sentence}"'), code
+    assert {key for key in ROWS if key.startswith("error_")} == {f"error_{c}" for c in SENTENCES}
+
+
+def test_no_refusal_shows_where_files_lie() -> None:
+    error = DataError("The model /srv/artifacts/model/ganyu/v1 (in /srv/x) is 3/4 px; see a/b.")
+    assert said(error) == {"message": "The model v1 (in x) is 3/4 px; see a/b."}
+    told = said(Told("bad_session", why=OSError("no /home/me/runs/studio/brought.animedrag")))
+    assert told["values"] == {"why": "no brought.animedrag"}
+    assert "/home" not in str(told["message"])
 
 
 def test_every_element_that_the_scripts_name_is_in_the_page() -> None:

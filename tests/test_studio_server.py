@@ -232,7 +232,7 @@ def test_an_upload_has_bounds(studio: StudioProcess, client: Client) -> None:
     status, text, _ = raw(studio, "PUT", path, {"Content-Length": str(26 * 10**6)})
     assert status == 413
     assert "larger than 25 MB" in text
-    with pytest.raises(StudioError, match="400: The picture is empty"):
+    with pytest.raises(StudioError, match="400: This file is empty"):
         client.upload(b"")
     link = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=30)
     chunks = iter([*(bytes(10**6) for _ in range(25)), b"and more"])  # its length is not told

@@ -33,7 +33,14 @@ PNG_TEXTS_THAT_TURN = (b"Raw profile type", b"XML:com.adobe.xmp")
 
 
 class Rejected(Exception):
-    """A picture that cannot be used; the message is the reason, for rejects.jsonl."""
+    """A picture that cannot be used; the message is the reason, for rejects.jsonl.
+
+    `kind` names the commonest ones: unknown_format, many_pixels; "" for all others.
+    """
+
+    def __init__(self, reason: str, kind: str = "") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -75,9 +82,10 @@ def decode(data: bytes, limits: PictureLimits) -> np.ndarray:
     except Rejected:
         raise
     except UnidentifiedImageError:
-        raise Rejected("not a picture in a known format") from None
+        raise Rejected("not a picture in a known format", "unknown_format") from None
     except Image.DecompressionBombError:
-        raise Rejected("the picture is too large (a decompression bomb)") from None
+        reason = "the picture is too large (a decompression bomb)"
+        raise Rejected(reason, "many_pixels") from None
     except MemoryError:
         raise Rejected("the picture does not fit into memory") from None
     # Pillow's decoders raise whatever their format's parser stumbled over.
@@ -121,7 +129,8 @@ def _check_size(image: Image.Image, limits: PictureLimits) -> None:
     if megapixels > limits.max_megapixels:
         raise Rejected(
             f"{width}x{height} px are {megapixels:.0f} megapixels, above max_megapixels="
-            f"{limits.max_megapixels:g}"
+            f"{limits.max_megapixels:g}",
+            "many_pixels",
         )
     if min(width, height) < limits.min_side_px:
         raise Rejected(

@@ -16,6 +16,7 @@ from typing import IO
 
 import numpy as np
 
+from pipeline.edit.sentences import Told
 from pipeline.errors import DataError
 
 MAX_MEGAPIXELS = 40.0
@@ -23,6 +24,8 @@ MAX_MEGAPIXELS = 40.0
 # than the rest.
 MEMORY_BYTES = 3 * 2**30
 SECONDS = 20
+# Kinds of `Rejected` that have sentences of their own.
+_KINDS = {"unknown_format": "no_picture_file", "many_pixels": "many_pixels"}
 # How such a process says that it was the file's fault; its last line is the reason.
 REFUSED = 3
 
@@ -74,15 +77,15 @@ def decode_upload(path: Path) -> np.ndarray:
         with path.open("rb") as stream:
             data = run("pipeline.edit.sandbox", stdin=stream)
     except TooSlow:
-        raise DataError("The picture takes too long to read; save it as a plain PNG.") from None
+        raise Told("slow_picture") from None
     except DataError as error:
-        raise DataError(
-            f"This picture cannot be used: {error}. Give a PNG, JPEG or WebP file."
-        ) from None
+        if str(error) in _KINDS:
+            raise Told(_KINDS[str(error)], most=f"{MAX_MEGAPIXELS:g}") from None
+        raise Told("bad_picture", why=error) from None
     height, width = struct.unpack_from(">II", data)
     pixels = np.frombuffer(data, np.uint8, offset=8)
     if pixels.size != height * width * 3:
-        raise DataError("This picture cannot be used: it was cut short. Give it again.")
+        raise Told("bad_picture", why="it was cut short")
     return pixels.reshape(height, width, 3).copy()
 
 
@@ -94,7 +97,7 @@ def _main() -> None:
     try:
         pixels = decode(data, PictureLimits(max_megapixels=MAX_MEGAPIXELS))
     except Rejected as reason:
-        print(reason, file=sys.stderr)
+        print(reason.kind or reason, file=sys.stderr)
         sys.exit(REFUSED)
     sys.stdout.buffer.write(struct.pack(">II", *pixels.shape[:2]) + pixels.tobytes())
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.edit import drag
 from pipeline.edit.drag import DragModel, DragState, Limits, Point, Status, Strategy
-from pipeline.errors import AnimedragError
+from pipeline.edit.sentences import Told
 
 # A frame keeps its latents (some 20 KB) and its picture; beyond this a session is an accident.
 MAX_FRAMES = 5000
@@ -25,7 +25,7 @@ MAX_FRAMES = 5000
 MAX_HANDLES = 40
 
 
-class SessionError(AnimedragError):
+class SessionError(Told):
     """The message cannot be carried out; the session is unchanged."""
 
 

@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from pipeline import files
 from pipeline.edit import sandbox
 from pipeline.edit.sandbox import TooSlow
+from pipeline.edit.sentences import Told
 from pipeline.errors import DataError
 
 FORMAT = 1
@@ -81,9 +82,9 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
     try:
         sandbox.run(__name__, str(archive), str(folder), seconds=SECONDS)
     except TooSlow:
-        raise DataError("The session file takes too long to read.") from None
+        raise Told("slow_session") from None
     except DataError as error:
-        raise DataError(f"This is no session file of the studio: {error}.") from None
+        raise Told("bad_session", why=error) from None
     about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return about
 

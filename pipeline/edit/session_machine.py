@@ -94,13 +94,13 @@ def receive(session: Session, message: MessageIn, engine: Engine) -> _Answer:
             return _seek(session, frame, engine)
         case Undo():
             if session.node.parent is None:
-                raise SessionError("There is nothing to undo.")
+                raise SessionError("no_undo")
             back = session.node.parent
             visited = {**session.visited, back: session.current}
             return _at(replace(session, visited=visited), back), (Changed(),)
         case Redo():
             if not session.can_redo:
-                raise SessionError("There is nothing to redo.")
+                raise SessionError("no_redo")
             return _at(session, session.visited[session.current]), (Changed(),)
         case Go(node):
             return _go(session, node), (Changed(),)
@@ -112,7 +112,7 @@ def _add(
     session: Session, position: Point, target: Point, mirrored: bool, engine: Engine
 ) -> _Answer:
     if len(session.state.handles) + 1 + mirrored > MAX_HANDLES:
-        raise SessionError(f"There are {MAX_HANDLES} points already; take one away first.")
+        raise SessionError("many_points", most=MAX_HANDLES)
     state, first = _with_handle(session.state, position, target, engine)
     pairs = session.node.pairs
     if mirrored:
@@ -166,7 +166,7 @@ def _remove(session: Session, handle: int, engine: Engine) -> _Answer:
 def _run(session: Session, engine: Engine) -> _Answer:
     state = session.state
     if state.status is Status.EMPTY:
-        raise SessionError("There is no point to drag yet: click a point, then where it is to go.")
+        raise SessionError("no_points")
     if state.status is Status.ARRIVED:
         reason = "Every point has arrived; move a target to go on."
         return replace(session, running=False, reason=reason), (Ended(state.status, reason),)
@@ -209,7 +209,7 @@ def _tick(session: Session, engine: Engine) -> _Answer:
 
 def _seek(session: Session, frame_id: int, engine: Engine) -> _Answer:
     if not 0 <= frame_id < len(session.frames):
-        raise SessionError(f"There is no frame {frame_id}.")
+        raise SessionError("no_frame", number=frame_id)
     frame = session.frames[frame_id]
     # Handles that came later are where they were put; what they are recognised by is read anew.
     handles = tuple(
@@ -273,7 +273,7 @@ def _replaced(session: Session, node: Node) -> Session:
 def _play(session: Session, message: Play, engine: Engine) -> _Answer:
     """The points stay where they are; what they are recognised by is read anew."""
     if not message.ws or len(session.frames) + len(message.ws) > MAX_FRAMES:
-        raise SessionError("This session can hold no more pictures; save it and begin another one.")
+        raise SessionError("full")
     sought, _ = _seek(session, message.after, engine)
     handles = tuple(
         drag.Handle(handle.id, handle.start, handle.position, handle.target)
@@ -295,7 +295,7 @@ def _play(session: Session, message: Play, engine: Engine) -> _Answer:
 def _go(session: Session, node: int) -> Session:
     """There, with redo leading back along the way that was gone."""
     if not 0 <= node < len(session.nodes):
-        raise SessionError(f"There is nothing with the number {node} in this session.")
+        raise SessionError("no_node", number=node)
     visited = dict(session.visited)
     # What lies below the node shown stays redo's way; the node's own way up is made redo's, too.
     at = node

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from pipeline.errors import DataError
 from pipeline.invert.inversion import read_info, read_png, transform_of
 
 FORMAT = 2
+# Folder of what an emotion made of the last frame, where one was shown when it was saved.
+EMOTION = "emotion"
 # A film of more is tiresome, and its making slow.
 MOST_FILM_FRAMES = 60
 
@@ -51,11 +53,18 @@ def write(
     subject: Mapping[str, Any],
     png_of: Callable[[Frame], bytes],
     folder: Path,
+    last: int | None = None,
 ) -> None:
-    """Write what led to the frame shown: the timeline up to it. `png_of`: a frame's picture."""
+    """Write what led to the frame `last` (None: the one shown), from the first one on.
+
+    `png_of`: a frame's picture.
+    """
     (folder / "frames").mkdir(parents=True, exist_ok=True)
-    timeline = session.timeline()
-    shown = [session.frames[number] for number in timeline[: timeline.index(session.frame.id) + 1]]
+    shown: list[Frame] = []
+    at: int | None = session.frame.id if last is None else last
+    while at is not None:
+        shown.insert(0, session.frames[at])
+        at = session.frames[at].parent
     for number, frame in enumerate(shown, 1):
         (folder / "frames" / f"{number:04d}.png").write_bytes(png_of(frame))
     latents = torch.cat([frame.ws.cpu() for frame in shown]).numpy()
@@ -77,6 +86,26 @@ def write(
         ],
     }  # fmt: skip
     (folder / "take.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def add_emotion(
+    folder: Path, views: Sequence[np.ndarray], full: np.ndarray | None, about: Mapping[str, Any]
+) -> None:
+    """Add to a take what its last frame became with an emotion.
+
+    Args:
+        views: the face on the way there, h × w × 3 uint8 each.
+        full: the whole drawing with it; None for a face of the model.
+        about: goal and readings, for emotion.json.
+    """
+    home = folder / EMOTION
+    home.mkdir()
+    for number, view in enumerate(views, 1):
+        Image.fromarray(view).save(home / f"{number:04d}.png")
+    if full is not None:
+        Image.fromarray(full).save(home / "full.png")
+    text = json.dumps(dict(about), indent=1)
+    (home / "emotion.json").write_text(text + "\n", encoding="utf-8")
 
 
 def run(config: TakeConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, float | int | str]:
@@ -103,6 +132,8 @@ def run(config: TakeConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     _write_film(take, faces, factor, config.frames_per_second, out)
     lines = [json.dumps(frame) + "\n" for frame in take["frames"]]
     (out / "trace.jsonl").write_text("".join(lines), encoding="utf-8")
+    if (inputs["take"] / EMOTION).is_dir():
+        _emotion(inputs["take"] / EMOTION, config.frames_per_second, out)
     left = take["frames"][-1]["distance_px"]
     metrics: dict[str, float | int | str] = {
         "stopped": take["status"],
@@ -126,6 +157,23 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     if not whole:
         raise DataError(f"The take {folder} is not whole; save it again.")
     return take, faces
+
+
+def _emotion(folder: Path, rate: int, out: Path) -> None:
+    """What is taken home shows the emotion; the drag's own frames and latents stay beside it."""
+    views = [read_png(path) for path in sorted(folder.glob("[0-9]*.png"))]
+    if not views:
+        raise DataError("The take is not whole; save it again.")
+    Image.fromarray(views[-1]).save(out / "result.png")
+    if (folder / "full.png").is_file():
+        shutil.copyfile(folder / "full.png", out / "full.png")
+    shutil.copyfile(folder / "emotion.json", out / "emotion.json")
+    shown = read_png(out / "before_after.png")
+    width = shown.shape[1] // 2
+    after = Image.fromarray(views[-1]).resize((width, shown.shape[0]), Image.Resampling.LANCZOS)
+    both = np.concatenate([shown[:, :width], np.asarray(after)], axis=1)
+    Image.fromarray(both).save(out / "before_after.png")
+    _write_films(views, views, rate, out)
 
 
 def _drawing(inversion: Path, model: Path) -> tuple[np.ndarray, CropTransform]:
@@ -157,11 +205,16 @@ def _write_film(
             for handle in take["handles"]
         ]
         films.append(pictures.draw_markers(face, markers, 1))
-    video.write_mp4(out / "frames.mp4", [*films, *films[-1:] * rate], rate, preset="veryfast")
+    _write_films(films, clean, rate, out)
+    Image.fromarray(films[0]).save(out / "marked_first.png")
+    Image.fromarray(films[-1]).save(out / "marked_last.png")
+
+
+def _write_films(marked: list[np.ndarray], clean: list[np.ndarray], rate: int, out: Path) -> None:
+    """The same pictures as mp4 (with its end held for a second), gif and webp."""
+    video.write_mp4(out / "frames.mp4", [*marked, *marked[-1:] * rate], rate, preset="veryfast")
     video.write_gif(out / "frames.gif", clean, rate)
     first, *rest = map(Image.fromarray, clean)
     first.save(
         out / "frames.webp", save_all=True, append_images=rest, duration=1000 // rate, loop=0
     )
-    Image.fromarray(films[0]).save(out / "marked_first.png")
-    Image.fromarray(films[-1]).save(out / "marked_last.png")

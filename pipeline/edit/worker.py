@@ -18,6 +18,7 @@ from typing import BinaryIO
 from pipeline.console import complain
 from pipeline.edit import framing
 from pipeline.edit.framing import BadMessage, Header
+from pipeline.edit.sentences import Told, said
 from pipeline.edit.studio import taking
 from pipeline.edit.studio.desk import Desk
 from pipeline.edit.studio.makers import Makers, Say
@@ -94,6 +95,8 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, makers: Makers, model: str, device:
         desk.tell()
         _work(desk, inbox, say)
     desk.save_session()
+    if desk.saver.kind == "sheet":  # it takes longer than anybody waits
+        desk.saver.stop()
     desk.saver.wait(SAVING_SECONDS)
     with contextlib.suppress(AnimedragError):  # nobody is there to hear of it
         taking.kept(desk)
@@ -105,7 +108,9 @@ def _work(desk: Desk, inbox: Inbox, say: Say) -> None:
         message = inbox.take(wait=False)
         if message is False and not desk.running:
             _guarded(say, desk.idle)  # so that many small moves are written once
-            message = inbox.take(wait=True)
+            message = inbox.take(wait=not desk.palette)
+            if message is False:
+                continue
         if message is None:
             break
         if not isinstance(message, tuple):
@@ -124,12 +129,12 @@ def _guarded(say: Say, work: Callable[[], None]) -> bool:
     try:
         work()
     except AnimedragError as error:
-        say({"type": "error", "message": str(error)}, b"")
+        say({"type": "error", **said(error)}, b"")
     except BrokenPipeError:
         raise
     except Exception as error:  # a bug must not take the artist's session with it
         complain(traceback.format_exc())
-        say({"type": "error", "message": f"Something unforeseen happened ({error})."}, b"")
+        say({"type": "error", **said(Told("unforeseen", why=error))}, b"")
     else:
         return True
     return False

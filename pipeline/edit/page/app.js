@@ -5,7 +5,7 @@ import { showHistory } from "./history.js";
 import { Moods } from "./moods.js";
 import { Start } from "./start.js";
 import { drawCurve, showKept, showPoints, showSaved } from "./panel.js";
-import { chooseLanguage, fillLanguages, t } from "./texts.js";
+import { chooseLanguage, fillLanguages, sentence, t } from "./texts.js";
 import { View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
@@ -45,7 +45,7 @@ function connect(session) {
   on("lost", ({ reason }) => notice(reason || t("lost"), 0));
   on("gone", () => { location.hash = ""; location.reload(); });
   on("unsaid", () => notice(t("lost"), 0));
-  on("error", (header) => { notice(header.message); });
+  on("error", (header) => { notice(sentence(header)); });
   on("sample", (header, body) => start.addSample(header.seed, body));
   on("phase", (header) => { notice(t({ finding: "looking", importing: "bringing_model", expressing: "expressing" }[header.phase]), 0, false); });
   on("imported", async () => { await fillModels(); $("model").value = state.model; });
@@ -55,7 +55,7 @@ function connect(session) {
   on("full", showFull);
   on("mood", (header, body) => moods.show(header.emotion, body));
   on("expressed", showMood);
-  on("ended", (header) => say(header.reason));
+  on("ended", (header) => notice(endedWords(header), 6000, false));
   on("state", showState);
 }
 
@@ -70,8 +70,8 @@ function showState(next) {
   const before = state;
   state = next;
   notice("", -1);
-  $("save").disabled = state.saving; $("save").textContent = t(state.saving ? "saving" : "save");
-  if (before.saving && !state.saving && state.saved) say(t("saved", { r: state.saved.reference }));
+  $("save").disabled = state.saving; $("save").textContent = t(state.saving && state.making !== "sheet" ? "saving" : "save");
+  if (before.saving && !state.saving) showKeptNow(before);
   showMachine();
   if ([...$("model").options].some((option) => option.value === state.model)) $("model").value = state.model;
   start.showCarried(state.carried);
@@ -82,23 +82,34 @@ function showState(next) {
   if (before.work !== state.work || before.phase !== "ready") { frames.clear(); distances.clear(); drawn = -1; picture = mood = null; setMode("face"); moods.reset(); }
   view.resize(state.width, state.height);
   showViews();
-  $("sheet").hidden = state.kind !== "drawing"; $("sheet").disabled = state.saving;
+  $("sheet").hidden = state.kind !== "drawing"; $("sheet").disabled = state.saving && state.making !== "sheet";
+  $("sheet").textContent = t(state.making === "sheet" ? "sheet_cancel" : "sheet"); $("sheet-note").hidden = $("sheet").hidden || state.frame === 0;
   view.handles = state.handles;
   if (!view.handles.some((handle) => handle.id === view.chosen)) view.chosen = view.handles.at(-1)?.id ?? null;
   view.setMask(state.mask ? Uint8Array.from(atob(state.mask), (char) => char.charCodeAt(0)) : null);
   document.body.classList.toggle("running", state.running);
-  if (state.running !== before.running && before.phase === "ready") say(t(state.running ? "started" : "stopped"));
+  if (state.running !== before.running && before.phase === "ready") say(state.running ? t("started") : state.reason ? endedWords(state) : t("stopped"));
   $("run-words").textContent = t(state.running ? "stop" : "start");
   $("run").disabled = $("step").disabled = !state.handles.length;
   $("undo").disabled = !state.can_undo; $("redo").disabled = !state.can_redo;
   showSaved(state.saved, (rest) => connection.path(rest));
   showKept($("sheet-kept"), state.sheet?.files ?? [], (rest) => connection.path(rest));
-  if (state.reason) notice(state.reason, 6000);
   show("work");
   showHint(); refreshPoints(); showTimeline();
+  if (!state.running) moods.of(state.frame);
   showHistory(state.nodes, state.node, framePath, (node) => connection.say("go", { node }));
   need(state.frame);
   if (mode === "picture" && !state.running) connection.say("full");
+}
+
+// Why a drag ended by itself.
+function endedWords({ status, reason }) { return ["arrived", "lost", "stuck", "exhausted"].includes(status) ? t(`ended_${status}`) : reason; }
+
+// What was being saved is, or was left off.
+function showKeptNow(before) {
+  const sheet = before.making === "sheet", made = sheet ? state.sheet : state.saved;
+  if (made) say(t("saved", { r: made.reference }));
+  if (sheet && state.sheet?.reference === before.sheet?.reference) notice(t("sheet_stopped"), 5000, false);
 }
 
 function show(screen) {
@@ -217,7 +228,7 @@ function showViews() {
 }
 
 async function showMood(header, body) {
-  mood = { image: await createImageBitmap(new Blob([body], { type: "image/webp" })), whole: header.whole };
+  mood = { frame: header.frame, image: await createImageBitmap(new Blob([body], { type: "image/webp" })), whole: header.whole };
   say(t("expressed", { e: t(`emotion_${header.reads}`) }));
   moods.shown(); showViews();
   if (mode === "mood") await paintMood(); else setMode("mood");
@@ -226,7 +237,7 @@ async function showMood(header, body) {
 async function paintMood() {
   view.whole = mood.image;
   if (mood.whole) picture ??= await bitmap(connection.path("picture"));
-  view.before = mood.whole ? picture : await frameImage(0);
+  view.before = mood.whole ? picture : await frameImage(mood.frame);
   view.draw();
 }
 
@@ -258,7 +269,7 @@ function showTimeline() {
 
 function showHint() {
   const key = mode !== "face" || view.compareAt !== null || view.tool !== "point" ? null
-    : view.cursor ? "hint_keys" : view.pending ? "hint_target" : state.handles?.length ? (state.frame === 0 && !state.running ? "hint_ready" : null) : "hint_first";
+    : view.cursor ? "hint_keys" : view.pending ? "hint_target" : state.handles?.length ? (state.frame === 0 && !state.running ? "hint_ready" : null) : state.kind === "drawing" ? "hint_likeness" : "hint_first";
   $("hint").textContent = key ? t(key) : "";
 }
 
@@ -295,12 +306,20 @@ const run = () => { if (!$("run").disabled) connection.say(state.running ? "paus
 const actions = { run, step: () => connection.say("step"), undo: () => connection.say("undo"), redo: () => connection.say("redo"),
   "zoom-in": () => view.zoomBy(1.3), "zoom-out": () => view.zoomBy(1 / 1.3), "zoom-fit": () => view.fit(),
   "mask-all": () => view.fillMask(true), "mask-none": () => view.fillMask(false),
-  "view-face": () => setMode("face"), "view-mood": () => setMode("mood"), sheet: () => connection.say("sheet", { name: $("name").value || "studio" }), "view-picture": () => setMode("picture"), "compare-on": toggleCompare,
+  "view-face": () => setMode("face"), "view-mood": () => setMode("mood"), sheet: () => { if (state.making === "sheet") connection.say("stop_sheet"); else if (name()) connection.say("sheet", { name: name() }); }, "view-picture": () => setMode("picture"), "compare-on": toggleCompare,
   theme: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
   pack: () => connection.say("pack"), carry: () => connection.say("carry"),
-  save: () => { if ($("name").reportValidity()) connection.say(mode === "mood" ? "save_mood" : "save", { name: $("name").value || "studio" }); } };
+  save: () => { if (name()) connection.say(mode === "mood" ? "save_mood" : "save", { name: name() }); } };
 for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
 for (const tool of ["point", "keep", "erase", "hand"]) $(`tool-${tool}`).addEventListener("click", () => setTool(tool));
+
+// What the edit is filed as: the name written, with dashes for what no name may have; "" (and said so) where nothing is left.
+function name() {
+  const input = $("name"), written = input.value.trim();
+  input.value = written.normalize("NFKD").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|-+$/g, "") || (written ? "" : "studio");
+  input.setCustomValidity(input.value ? "" : t("bad_name"));
+  return input.reportValidity() ? input.value : "";
+}
 
 function setTool(tool) {
   view.tool = tool;
@@ -317,7 +336,7 @@ function toggleCompare() {
   showHint(); view.draw();
 }
 view.addEventListener("cut", () => { $("compare-at").value = Math.round(view.compareAt * 1000); });
-$("mood-enter").addEventListener("click", () => setMode("face"));
+$("mood-enter").addEventListener("click", () => { moods.entered(); setMode("face"); });
 $("compare-at").addEventListener("input", (event) => { view.compareAt = event.target.value / 1000; view.draw(); });
 $("brush").addEventListener("input", (event) => { view.brush = Number(event.target.value); view.draw(); });
 $("mask-show").addEventListener("change", (event) => { view.maskShown = event.target.checked; view.draw(); });

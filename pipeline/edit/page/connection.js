@@ -1,4 +1,6 @@
 // One session's socket: says, hears, and connects again when it was cut off.
+import { sentence } from "./texts.js";
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -20,9 +22,9 @@ export async function ask(method, path, body) {
   const answer = await fetch(path, { method, body });
   if (!answer.ok) {
     const text = await answer.text();
-    let detail = text;
-    try { detail = JSON.parse(text).detail ?? text; } catch { /* plain text */ }
-    const error = new Error(detail);
+    let told = { message: text };
+    try { const { detail, code, values } = JSON.parse(text); told = { message: detail ?? text, code, values }; } catch { /* plain text */ }
+    const error = new Error(sentence(told));
     error.status = answer.status;
     throw error;
   }

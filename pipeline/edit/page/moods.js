@@ -5,12 +5,15 @@ const $ = (id) => document.getElementById(id);
 const EMOTIONS = ["neutral", "smile", "laugh", "wink", "surprised", "embarrassed", "pout", "angry", "sad", "sleepy"];
 const SLIDERS = ["eye_size", "eye_open_left", "eye_open_right", "gaze_x", "gaze_y", "mouth_width", "mouth_open", "mouth_corners", "brow_height", "brow_tilt", "head_yaw", "head_pitch", "head_roll"];
 
+const SETTLED = 700; // ms
+
 export class Moods {
   // `say(type, values)` to the studio.
   constructor(say) {
     this.say = say;
     this.chosen = null;
     this.asked = false;
+    this.frame = 0; // whose pictures are shown
     $("moods").replaceChildren(...EMOTIONS.map((name) => this.#button(name)));
     $("features").replaceChildren(...SLIDERS.map((name) => this.#slider(name)));
     $("moods-box").addEventListener("toggle", () => this.ask());
@@ -23,11 +26,27 @@ export class Moods {
 
   // Another face: its own pictures are to be made, once somebody looks.
   reset() {
-    this.chosen = null; this.asked = false;
+    this.chosen = null; this.asked = false; this.frame = 0;
     for (const image of $("moods").querySelectorAll("img")) image.removeAttribute("src");
     for (const name of SLIDERS) $(`feature-${name}`).value = 0;
     this.#showChosen();
     this.ask();
+  }
+
+  // That picture is edited now: the palette follows, once nobody scrubs or steps any more.
+  of(frame) {
+    if (frame === this.frame) return;
+    this.frame = frame;
+    clearTimeout(this.later);
+    this.later = setTimeout(() => { this.asked = false; this.ask(); }, SETTLED);
+  }
+
+  // The emotion has become part of what is edited: the next one starts from there.
+  entered() {
+    this.chosen = null;
+    for (const name of SLIDERS) $(`feature-${name}`).value = 0;
+    this.#showChosen();
+    $("mood-enter").disabled = true;
   }
 
   ask() {

@@ -67,7 +67,7 @@ export class Start {
     if (!file) return;
     const { machine, notice } = this.studio;
     const most = MODEL.test(file.name) ? machine.model_bytes : SESSION.test(file.name) ? machine.session_bytes : machine.upload_bytes;
-    if (file.size > most) { notice(t("too_large", { name: file.name, mb: Math.round(most / 1e6) })); return; }
+    if (file.size > most) { notice(t("error_too_large", { name: file.name, mb: Math.round(most / 1e6) })); return; }
     if (MODEL.test(file.name)) await this.#send(`model?name=${encodeURIComponent(nameOf(file.name))}`, file, "bringing_model");
     else if (SESSION.test(file.name)) await this.#send("file", file, "bringing_session");
     else await this.#send("picture", file, "looking");

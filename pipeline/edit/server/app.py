@@ -54,7 +54,10 @@ def make_app(rooms: Rooms, store: Store, first: Path) -> FastAPI:
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=error.status)
+        return JSONResponse(
+            {"detail": str(error), "code": error.code, "values": error.values},
+            status_code=error.status,
+        )
 
     @app.get("/api/models", tags=["models"])
     def models() -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ TO_STUDIO = (
     Message("enter", (), "put the emotion shown into the session, to drag on from there"),
     Message("save_mood", ("name",), "file the emotion shown as edit/NAME"),
     Message("sheet", ("name", "emotions"), "file a sheet of a drawing in all emotions, and a loop"),
+    Message("stop_sheet", (), "leave the sheet that is being made; asked for again, it goes on"),
     Message("pack", (), "write the session as one file, to be had over HTTP"),
     Message("sync", (), "asks for a `state`"),
 )  # fmt: skip
@@ -68,14 +69,17 @@ FROM_STUDIO = (
     Message("full", ("frame",), "the whole picture", "WebP, at most 1600 px"),
     Message("mood", ("emotion",), "the face in that emotion, small", "PNG"),
     Message(
-        "expressed", ("text", "whole", "reads", "method"),
+        "expressed", ("frame", "text", "whole", "reads", "method"),
         "the whole drawing, or the face, with an emotion, and what the face reader takes it for",
         "WebP, at most 1600 px",
     ),
     Message("ended", ("status", "reason"), "the drag stopped by itself"),
     Message("imported", ("reference",), "a model that was brought can be used"),
     Message("packed", ("bytes",), "the session's file can be had"),
-    Message("error", ("message",), "one sentence; a `state` follows"),
+    Message(
+        "error", ("message", "code", "values"),
+        "one sentence, and by what code it can be said in other words; a `state` follows",
+    ),
 )  # fmt: skip
 
 

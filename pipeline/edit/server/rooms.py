@@ -20,8 +20,8 @@ from pathlib import Path
 from pipeline.console import say
 from pipeline.edit import framing
 from pipeline.edit.framing import Header
+from pipeline.edit.sentences import Told
 from pipeline.edit.server.keeping import Keeping, outdated
-from pipeline.errors import AnimedragError
 
 # Frames that wait for one page; older ones are dropped.
 FRAMES_WAITING = 4
@@ -33,11 +33,11 @@ DROPPABLE = frozenset({"frame", "preview"})
 _ID = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 
 
-class Refused(AnimedragError):
+class Refused(Told):
     """The server cannot do that now; `status` is the HTTP status."""
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, code: str, **values: object) -> None:
+        super().__init__(code, **values)
         self.status = status
 
 
@@ -163,7 +163,7 @@ class Rooms:
     def path(self, id: str) -> Path:
         """The folder of a session that exists; Refused (404) otherwise."""
         if not _ID.fullmatch(id) or not (self.folder / id).is_dir():
-            raise Refused("There is no such session any more.", 404)
+            raise Refused(404, "gone")
         return self.folder / id
 
     def create(self) -> str:
@@ -193,9 +193,7 @@ class Rooms:
     async def _make_place(self) -> None:
         empty = sorted((r for r in self._open.values() if not r.viewers), key=lambda r: r.left)
         if not empty:
-            raise Refused(
-                f"All {self.limits.sessions} places are taken; try again in a few minutes.", 503
-            )
+            raise Refused(503, "places", most=self.limits.sessions)
         del self._open[empty[0].id]
         await empty[0].close()
 

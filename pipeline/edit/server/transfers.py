@@ -60,7 +60,7 @@ def transfers(rooms: Rooms) -> APIRouter:
         `error`, comes over the socket.
         """
         if not _MODEL_NAME.fullmatch(name):
-            raise Refused("A model's name has letters, digits, dots, dashes; at most 64.", 400)
+            raise Refused(400, "model_name")
         folder = rooms.path(id) / BROUGHT_MODELS
         folder.mkdir(exist_ok=True)
         await _receive(request, folder / f"{name}.pkl", limits.model_bytes, "model")
@@ -88,7 +88,7 @@ def transfers(rooms: Rooms) -> APIRouter:
             about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
             saved = Path(about["sheet" if file in SHEET else "saved"]["folder"])
         except (OSError, ValueError, KeyError, TypeError):
-            raise Refused("Nothing has been saved yet.", 404) from None
+            raise Refused(404, "not_saved") from None
         name = {**KEPT, **SHEET}.get(file)
         return _file(None if name is None else saved / name, "no-store", f"animedrag-{file}")
 
@@ -99,7 +99,7 @@ async def _receive(request: Request, path: Path, most: int, what: str) -> None:
     """The body, written aside; Refused as soon as it is larger than `most`."""
     # Two pages of one session may send at once.
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    too_large = Refused(f"The {what} is larger than {most // 10**6} MB; use a smaller one.", 413)
+    too_large = Refused(413, "too_large", name=what, mb=most // 10**6)
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told) > most:
         raise too_large
@@ -112,15 +112,15 @@ async def _receive(request: Request, path: Path, most: int, what: str) -> None:
                     raise too_large
                 stream.write(chunk)
         if not size:
-            raise Refused(f"The {what} is empty.", 400)
+            raise Refused(400, "empty_file")
         aside.replace(path)
     except ClientDisconnect:
-        raise Refused(f"The {what} came only in part; send it again.", 400) from None
+        raise Refused(400, "in_part") from None
     finally:
         aside.unlink(missing_ok=True)
 
 
 def _file(path: Path | None, cache: str = "no-store", name: str | None = None) -> Response:
     if path is None or not path.is_file():
-        raise Refused("There is no such file.", 404)
+        raise Refused(404, "no_file")
     return FileResponse(path, headers={"cache-control": cache}, filename=name)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.generator import choose_layer, drag_model, free_rows
 from pipeline.edit.kept import KEPT, SHEET
+from pipeline.edit.sentences import Told
 from pipeline.edit.session import Engine, Session
 from pipeline.edit.session_file import SessionFile, frame_picture
 from pipeline.edit.session_machine import receive
@@ -43,12 +44,9 @@ from pipeline.edit.studio.makers import Header, Makers, Say, Wanted
 from pipeline.edit.studio.saver import Saver
 from pipeline.edit.studio.speed import expected_step_seconds
 from pipeline.edit.studio.subject import Subject
-from pipeline.errors import AnimedragError, DataError
+from pipeline.errors import AnimedragError
 from pipeline.models import checkpoint
 from torch_utils.device import choose_device
-
-if TYPE_CHECKING:
-    from pipeline.edit.emotions.express import Performer
 
 ROWS = 6
 SAVE_EVERY_FRAMES = 10
@@ -81,8 +79,9 @@ class Desk:
         self.faces: list[Header] = []
         self.saved: Header | None = None
         self.sheet: Header | None = None  # an emotion sheet that was made
-        self.performer: Performer | None = None  # see `moods`
+        self.stage: moods.Stage | None = None
         self.mood: moods.Mood | None = None
+        self.palette: list[str] = []  # emotions still to be shown small; more for `idle` to do
         self.carried: Header | None = None  # a recipe for the next face that is taken
         self.step_seconds = 0.0
         self.work = 0  # changes with what is edited: a frame's number means another picture then
@@ -179,7 +178,7 @@ class Desk:
             case "model":
                 reference = reading.text(header, "model")
                 if not self.makers.offers(reference):  # what a page sends never becomes a path
-                    raise DataError(f"There is no model {reference!r} here; choose one listed.")
+                    raise Told("no_model", name=reference)
                 self.change_model(reference)
             case "import":
                 transfers.import_model(self, reading.text(header, "name"), wanted)
@@ -218,7 +217,7 @@ class Desk:
             case "save":
                 taking.save(self, reading.text(header, "name"))
             case "moods":
-                moods.palette(self, wanted)
+                moods.palette(self)
                 return
             case "express":
                 moods.express(self, header)
@@ -228,6 +227,8 @@ class Desk:
                 moods.save(self, reading.text(header, "name"))
             case "sheet":
                 moods.sheet(self, header)
+            case "stop_sheet":
+                moods.stop_sheet(self)
             case "kept":
                 taking.kept(self)
             case "recipe":
@@ -241,7 +242,8 @@ class Desk:
     def leave(self) -> None:
         """Put away what was edited; the files of an earlier session go."""
         self.session = self.subject = self.engine = self.saved = self.sheet = None
-        self.performer = self.mood = None
+        self.stage = self.mood = None
+        self.palette = []
         self.phase, self.faces = "empty", []
         for name in ("frames", "nodes"):
             for path in (self.folder / name).glob("*"):
@@ -326,7 +328,7 @@ class Desk:
 
     def ready(self) -> tuple[Session, Engine]:
         if self.session is None or self.engine is None:
-            raise DataError("There is no face to edit yet; pick a sample or drop a picture.")
+            raise Told("no_face_yet")
         return self.session, self.engine
 
     def save_session(self) -> None:
@@ -336,7 +338,7 @@ class Desk:
         self._unsaved = 0
 
     def idle(self) -> None:
-        """Nobody waits for anything: time to write, and to see how fast a drag will be."""
+        """Nobody waits: time to write, to see how fast a drag is, and for the palette's next."""
         self.save_session()
         if self.session is not None and self.engine is not None and not self.step_seconds:
             self.step_seconds = expected_step_seconds(
@@ -346,6 +348,8 @@ class Desk:
                 lambda ws: encoding.png(self._draw(ws)),
             )
             self.tell()
+        if self.palette:
+            moods.next_of_palette(self)
 
     # --- telling ---
 
@@ -372,6 +376,7 @@ class Desk:
             "faces": self.faces,
             "carried": 0 if self.carried is None else len(self.carried["handles"]),
             "saving": self.saver.busy,
+            "making": self.saver.kind,
             "saved": snapshot.kept_of(self.saved, KEPT),
             "sheet": snapshot.kept_of(self.sheet, SHEET),
         }  # fmt: skip

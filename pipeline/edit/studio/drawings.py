@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.edit.sandbox import decode_upload
+from pipeline.edit.sentences import Told
 from pipeline.edit.studio import encoding, face_places, reading, subject
 from pipeline.edit.studio.makers import Header, Say, Wanted
 from pipeline.edit.studio.subject import Subject
-from pipeline.errors import AnimedragError, DataError, Interrupted
+from pipeline.errors import AnimedragError, Interrupted
 from torch_utils.pixels import to_uint8
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def cancel(desk: Desk) -> None:
 def invert(desk: Desk, header: Header, wanted: Wanted) -> None:
     """Find the face at that place of the drawing in the model, showing how it comes on."""
     if not (desk.folder / "upload.png").is_file():
-        raise DataError("There is no picture yet; drop one first.")
+        raise Told("no_picture")
     numbers = [reading.number(header, key) for key in ("x", "y", "width")]
     roll = reading.number(header, "roll") if "roll" in header else 0.0
     crop = ",".join(f"{value:.3f}" for value in [*numbers, roll])

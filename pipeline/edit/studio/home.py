@@ -11,6 +11,7 @@ from pipeline.edit import recipe as recipes
 from pipeline.edit import session as sessions
 from pipeline.edit.carry import carry_over
 from pipeline.edit.recipe import Move, Recipe
+from pipeline.edit.sentences import Told
 from pipeline.edit.session import Engine, Session
 from pipeline.edit.session_machine import receive
 from pipeline.edit.studio.encoding import mask_bytes
@@ -37,7 +38,7 @@ def with_recipe(session: Session, data: Any, engine: Engine, device: torch.devic
     try:
         recipe = recipes.from_json(data)
     except DataError as error:
-        raise DataError(f"This recipe cannot be used: {error}.") from error
+        raise Told("bad_recipe", why=error) from error
     recipe = recipe.scaled_to(engine.model.width, engine.model.height)
     gone: set[int] = set()
     for handle in session.state.handles:

@@ -1,21 +1,26 @@
 """Emotions of what is edited: a palette of its own face, one of them at full size, and the sheet.
 
-They start from the face as it was brought, whatever has been dragged since: that is what the edit
-and emotions stages do, too, which file what is taken home.
+They start from the picture shown: of a drawing, from the whole of it with what was dragged moved.
+Only the sheet, which the emotions stage makes, starts from the drawing as it was brought.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+from torch import Tensor
 
 from pipeline.edit import session as sessions
-from pipeline.edit.studio import encoding, reading
-from pipeline.edit.studio.makers import Header, Wanted
+from pipeline.edit import take
+from pipeline.edit.sentences import Told
+from pipeline.edit.studio import encoding, home, reading, taking
+from pipeline.edit.studio.makers import Header
 from pipeline.errors import AnimedragError, DataError
 
 if TYPE_CHECKING:
@@ -28,28 +33,49 @@ THUMBNAIL = 160
 FRAMES = 10
 
 
-@dataclass
+@dataclass(frozen=True)
+class Stage:
+    """A picture of the session, ready to be given emotions."""
+
+    frame: int
+    mask: Tensor | None  # of the session: what it keeps was not dragged
+    performer: Performer
+
+
+@dataclass(frozen=True)
 class Mood:
     """What was asked for last, and what came of it."""
 
     goal: Goal
     done: Expressed
+    stage: Stage
 
 
-def palette(desk: Desk, wanted: Wanted) -> None:
-    """Say a small picture of the face in each emotion, drawn in its own lines."""
-    from pipeline.edit.emotions import EMOTIONS, Goal
+def palette(desk: Desk) -> None:
+    """Say a small picture of the face in each emotion, drawn in its own lines: one by one, by
+    `next_of_palette`, so that whatever else is asked for waits for one at most."""
+    from pipeline.edit.emotions import EMOTIONS
+
+    _performer(desk)
+    desk.palette = list(EMOTIONS)
+
+
+def next_of_palette(desk: Desk) -> None:
+    """The next picture of the palette that was asked for."""
+    from pipeline.edit.emotions import Goal
     from pipeline.edit.emotions.sheet import framed
 
-    performer = _performer(desk)
-    for name in EMOTIONS:
-        if wanted():
-            return
-        view = performer.drawn_view(performer.plan(Goal({name: 1.0})), 1.0)
-        view = framed(view, performer.reading.landmarks)
-        height = round(view.shape[0] * THUMBNAIL / view.shape[1])
-        small = cv2.resize(view, (THUMBNAIL, height), interpolation=cv2.INTER_AREA)
-        desk.say({"type": "mood", "emotion": name}, encoding.png(small))
+    name = desk.palette.pop(0)
+    try:
+        performer = _performer(desk)
+    except AnimedragError:  # dragged so far meanwhile that nobody sees a face
+        desk.palette = []
+        raise
+    view = performer.drawn_view(performer.plan(Goal({name: 1.0})), 1.0)
+    view = framed(view, performer.reading.landmarks)
+    height = round(view.shape[0] * THUMBNAIL / view.shape[1])
+    small = cv2.resize(view, (THUMBNAIL, height), interpolation=cv2.INTER_AREA)
+    desk.say({"type": "mood", "emotion": name}, encoding.png(small))
 
 
 def express(desk: Desk, header: Header) -> None:
@@ -60,9 +86,11 @@ def express(desk: Desk, header: Header) -> None:
     performer = _performer(desk)
     desk.say({"type": "phase", "phase": "expressing"}, b"")
     done = performer.express(goal)
-    desk.mood = Mood(goal, done)
+    assert desk.stage is not None
+    desk.mood = Mood(goal, done, desk.stage)
     head = {
         "type": "expressed",
+        "frame": desk.stage.frame,
         "text": goal_text(goal),
         "whole": done.full is not None,
         "reads": done.reading.expression,
@@ -76,9 +104,8 @@ def enter(desk: Desk) -> None:
     session, engine = desk.ready()
     mood = desk.mood
     if mood is None:
-        raise DataError("There is no emotion yet; choose one first.")
-    performer = _performer(desk)
-    done = mood.done
+        raise Told("no_emotion")
+    performer, done = mood.stage.performer, mood.done
     if done.ws is None:  # it was drawn; a drag needs latents
         desk.say({"type": "phase", "phase": "expressing"}, b"")
         done = performer.by_model(performer.plan(mood.goal))
@@ -86,21 +113,45 @@ def enter(desk: Desk) -> None:
     shares = [math.sin(math.pi / 2 * number / FRAMES) ** 2 for number in range(1, FRAMES + 1)]
     ways = tuple(performer.ws.lerp(done.ws, share) for share in shares)
     name = next(iter(mood.goal.emotions), "features")
-    desk.receive(session, sessions.Play(f"emotion {name}", 0, ways), engine)
+    desk.receive(session, sessions.Play(f"emotion {name}", mood.stage.frame, ways), engine)
 
 
 def save(desk: Desk, name: str) -> None:
-    """File the emotion as an edit, by the edit stage."""
+    """File the emotion as an edit: by the edit stage, or with the drag that led to its face."""
     if desk.mood is None or desk.session is None:
-        raise DataError("There is no emotion yet; choose one first.")
+        raise Told("no_emotion")
     if desk.saver.busy:
-        raise DataError("Something is being saved already; wait until it is.")
+        raise Told("busy")
     assert desk.subject is not None
-    work = partial(
-        desk.makers.keep_emotion, desk.model_reference, desk.subject.inversion,
-        desk.subject.about.get("seed"), desk.mood.goal, name,
-    )  # fmt: skip
-    desk.saver.start(work, desk.session.frame.id, desk.subject)
+    frame = desk.mood.stage.frame
+    if frame == 0:
+        work = partial(
+            desk.makers.keep_emotion, desk.model_reference, desk.subject.inversion,
+            desk.subject.about.get("seed"), desk.mood.goal, name,
+        )  # fmt: skip
+    else:
+        folder = taking.write_take(desk, desk.mood.stage.frame)
+        keep = partial(desk.makers.keep, desk.model_reference, desk.subject.inversion, folder, name)
+        work = partial(_file, desk.mood, folder, keep)
+    desk.saver.start(work, frame, desk.subject)
+
+
+def _file(mood: Mood, folder: Path, keep: Callable[[], tuple[str, Path]]) -> tuple[str, Path]:
+    """Add the emotion to a take, and file that."""
+    from pipeline.edit.emotions import goal_text
+    from pipeline.edit.emotions.edit import FRAMES as VIEWS
+    from pipeline.edit.emotions.edit import described, views_between
+
+    done = mood.done
+    views = list(views_between(mood.stage.performer, done, VIEWS))
+    about = {
+        "goal": goal_text(mood.goal),
+        "method": done.method,
+        "before": described(mood.stage.performer.reading),
+        "after": described(done.reading),
+    }
+    take.add_emotion(folder, views, done.full, about)
+    return keep()
 
 
 def sheet(desk: Desk, header: Header) -> None:
@@ -114,12 +165,18 @@ def sheet(desk: Desk, header: Header) -> None:
     session, _ = desk.ready()
     assert desk.subject is not None
     if desk.subject.inversion is None:
-        raise DataError("A sheet is made of a drawing; bring one.")
+        raise Told("sheet_of_drawing")
     if desk.saver.busy:
-        raise DataError("Something is being saved already; wait until it is.")
+        raise Told("busy")
     _performer(desk)  # refuses what has no face that can be read
     work = partial(desk.makers.sheet, desk.model_reference, desk.subject.inversion, name, emotions)
     desk.saver.start(work, session.frame.id, desk.subject, kind="sheet")
+
+
+def stop_sheet(desk: Desk) -> None:
+    """Leave the sheet that is being made; asked for again, it goes on."""
+    if desk.saver.kind == "sheet":
+        desk.saver.stop()
 
 
 def goal_of(header: Header) -> Goal:
@@ -143,25 +200,27 @@ def goal_of(header: Header) -> Goal:
 
 
 def _performer(desk: Desk) -> Performer:
-    """The face as it was brought, read; made once."""
+    """The picture shown, read; made once for each."""
     from pipeline.data.face_reader import FaceReader
     from pipeline.edit.emotions.express import Performer, load_directions
 
     session, _ = desk.ready()
-    assert desk.subject is not None
-    if desk.performer is None:
+    subject, frame, mask = desk.subject, session.frame, session.state.mask
+    assert subject is not None
+    stage = desk.stage
+    if stage is None or stage.frame != frame.id or stage.mask is not mask:
         inputs = {"model": desk.makers.model(desk.model_reference)}
-        desk.performer = Performer(
-            desk.subject.generator,
-            session.frames[0].ws,
+        dragged = frame.id != 0 and subject.source is not None
+        performer = Performer(
+            subject.generator,
+            frame.ws,
             FaceReader.shipped(desk.device),
             load_directions(inputs),
             None,
-            desk.subject.source,
-            desk.subject.transform,
+            home.full_picture(session, subject) if dragged else subject.source,
+            subject.transform,
         )
-    if not desk.performer.reading.confident:
-        raise DataError(
-            "No face can be read in this picture, so it can be given no emotion; drag points."
-        )
-    return desk.performer
+        stage = desk.stage = Stage(frame.id, mask, performer)
+    if not stage.performer.reading.confident:
+        raise Told("unread")
+    return stage.performer

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.console import complain
+from pipeline.console import complain, stop_when
+from pipeline.edit.sentences import Told
 from pipeline.errors import AnimedragError
 
 
@@ -20,7 +21,7 @@ class Saved:
     of: object  # what was edited when it began
     reference: str = ""
     folder: Path | None = None
-    failed: str = ""
+    failed: AnimedragError | None = None
     kind: str = "edit"  # or "sheet"
 
 
@@ -31,6 +32,8 @@ class Saver:
         self._done = done
         self._thread: threading.Thread | None = None
         self._result: Saved | None = None
+        self._asked = threading.Event()
+        self.kind = ""  # of what is being made
 
     @property
     def busy(self) -> bool:
@@ -41,6 +44,8 @@ class Saver:
         self, work: Callable[[], tuple[str, Path]], frame: int, of: object, kind: str = "edit"
     ) -> None:
         """Have `work` file something of that frame."""
+        self.kind = kind
+        self._asked.clear()
         given = (work, Saved(frame, of, kind=kind))
         self._thread = threading.Thread(target=self._run, args=given, daemon=True)
         self._thread.start()
@@ -50,7 +55,12 @@ class Saver:
         result = self._result
         if result is not None:
             self._result = self._thread = None
+            self.kind = ""
         return result
+
+    def stop(self) -> None:
+        """Have what is being made leave off where it can go on another time."""
+        self._asked.set()
 
     def wait(self, seconds: float) -> None:
         """Let what is being saved end."""
@@ -59,11 +69,12 @@ class Saver:
 
     def _run(self, work: Callable[[], tuple[str, Path]], empty: Saved) -> None:
         try:
-            reference, folder = work()
+            with stop_when(self._asked.is_set):
+                reference, folder = work()
             self._result = replace(empty, reference=reference, folder=folder)
         except AnimedragError as error:
-            self._result = replace(empty, failed=str(error))
+            self._result = replace(empty, failed=error)
         except Exception as error:  # a bug must not take the artist's session with it
             complain(traceback.format_exc())
-            self._result = replace(empty, failed=f"Something unforeseen happened ({error}).")
+            self._result = replace(empty, failed=Told("unforeseen", why=error))
         self._done()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.edit import take
+from pipeline.edit.sentences import Told
 from pipeline.edit.studio import encoding, home
-from pipeline.errors import DataError
+from pipeline.errors import Interrupted
 
 if TYPE_CHECKING:
     from pipeline.edit.studio.desk import Desk
@@ -25,16 +27,24 @@ def show_full(desk: Desk) -> None:
 
 def save(desk: Desk, name: str) -> None:
     """Begin to file the way to the frame shown as an edit; `kept` ends it."""
-    session, engine = desk.ready()
+    session, _ = desk.ready()
     assert desk.subject is not None
     if desk.saver.busy:
-        raise DataError("Something is being saved already; wait until it is.")
+        raise Told("busy")
+    folder = write_take(desk, session.frame.id)
+    keep = partial(desk.makers.keep, desk.model_reference, desk.subject.inversion, folder, name)
+    desk.saver.start(keep, session.frame.id, desk.subject)
+
+
+def write_take(desk: Desk, frame: int) -> Path:
+    """Write the way to that frame as a take (see `pipeline.edit.take`): its folder."""
+    session, engine = desk.ready()
+    assert desk.subject is not None
     about = {key: value for key, value in desk.subject.about.items() if key != "inversion"}
     folder = desk.folder / "take"
     shutil.rmtree(folder, ignore_errors=True)
-    take.write(session, home.recipe_of(session, engine), about, desk.frame_png, folder)
-    keep = partial(desk.makers.keep, desk.model_reference, desk.subject.inversion, folder, name)
-    desk.saver.start(keep, session.frame.id, desk.subject)
+    take.write(session, home.recipe_of(session, engine), about, desk.frame_png, folder, frame)
+    return folder
 
 
 def kept(desk: Desk) -> None:
@@ -42,8 +52,10 @@ def kept(desk: Desk) -> None:
     result = desk.saver.take()
     if result is None:
         return
-    if result.failed:
-        raise DataError(result.failed)
+    if isinstance(result.failed, Interrupted):  # as the page asked
+        return
+    if result.failed is not None:
+        raise result.failed
     if desk.subject is result.of:  # another face has its own saves
         told = {"reference": result.reference, "folder": str(result.folder),
                 "frame": result.frame}  # fmt: skip

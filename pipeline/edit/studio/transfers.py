@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts.reference import check_name
 from pipeline.edit import recipe as recipes
 from pipeline.edit import session_archive
+from pipeline.edit.sentences import Told
 from pipeline.edit.session_file import SessionFile
 from pipeline.edit.studio import home, reading
 from pipeline.edit.studio.makers import Header, Makers, Wanted
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ModelError
 from pipeline.invert.inversion import model_digest
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def import_model(desk: Desk, name: str, wanted: Wanted) -> None:
     desk.say({"type": "phase", "phase": "importing"}, b"")
     try:
         reference = desk.makers.import_model(path, name, wanted)
+    except ModelError as error:
+        raise Told("bad_model", why=error) from None
     finally:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another one is just coming in
@@ -111,10 +114,7 @@ def import_model(desk: Desk, name: str, wanted: Wanted) -> None:
 def _model_of(about: Header, makers: Makers) -> str:
     reference = makers.model_of_digest(about["model"]["digest"])
     if reference is None:
-        raise DataError(
-            f"This session was made with the model {str(about['model']['name'])[:80]}, which is "
-            "not here; import that model first."
-        )
+        raise Told("other_model", name=str(about["model"]["name"])[:80])
     return reference
 
 
