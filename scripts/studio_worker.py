@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +39,10 @@ def main(store: Path, model: str, device: str, invert_steps: int) -> None:
 
     makers = StageMakers(store, device, model, invert_steps)
     # Loaded once before anybody asks: the first session then opens at once.
-    checkpoint.load(makers.model(model), names=("G_ema",))
+    checkpoint.load(makers.model(makers.shown), names=("G_ema",))
     status = 0
     try:
-        serve(sys.stdin.buffer, out, makers, model, device)
+        serve(sys.stdin.buffer, out, makers, makers.shown, device)
     except Exception:
         traceback.print_exc()
         status = 1
@@ -60,16 +60,28 @@ class StageMakers:
     first: str  # the model that the studio was started with: a reference or a folder
     invert_steps: int  # of each half, finding and tuning
 
+    @cached_property
+    def shown(self) -> str:
+        """What pages call the first model."""
+        from pipeline.artifacts.store import Store
+        from pipeline.edit.shipped import shown_name
+
+        store = Store(self.root)
+        return shown_name(store, store.find(self.first).folder)
+
+    def _where(self, reference: str) -> str:
+        return self.first if reference == self.shown else reference
+
     def model(self, reference: str) -> Path:
         from pipeline.artifacts.store import Store
 
-        return Store(self.root).find(reference).folder
+        return Store(self.root).find(self._where(reference)).folder
 
     def offers(self, reference: str) -> bool:
         from pipeline.artifacts.store import Store
 
         listed = (str(artifact) for artifact in Store(self.root).artifacts("model"))
-        return reference == self.first or reference in listed
+        return reference == self.shown or reference in listed
 
     def model_of_digest(self, digest: str) -> str | None:
         from pipeline.artifacts.store import Store
@@ -78,9 +90,9 @@ class StageMakers:
 
         store = Store(self.root)
         listed = [str(artifact) for artifact in reversed(store.artifacts("model"))]
-        for reference in (self.first, *listed):
+        for reference in (self.shown, *listed):
             with contextlib.suppress(ArtifactError):
-                if model_digest(store.find(reference).folder) == digest:
+                if model_digest(self.model(reference)) == digest:
                     return reference
         return None
 
@@ -95,7 +107,7 @@ class StageMakers:
         from pipeline.invert.config import InvertConfig
 
         config = InvertConfig(
-            name=name, model=model, image=str(picture), crop=crop, device=self.device
+            name=name, model=self._where(model), image=str(picture), crop=crop, device=self.device
         )
         config.project.steps = config.tune.steps = self.invert_steps
         return self._run("invert", config, partial(_watched, watch=watch, stop=stop))
@@ -116,7 +128,9 @@ class StageMakers:
             sources=("take",),
         )
         given = None if inversion is None else str(inversion)
-        config = take.TakeConfig(name=name, take=str(folder), model=model, inversion=given)
+        config = take.TakeConfig(
+            name=name, take=str(folder), model=self._where(model), inversion=given
+        )
         artifact: Artifact = run_stage(stage, config, Store(self.root)).artifact
         return artifact.reference, artifact.folder
 
@@ -133,7 +147,7 @@ class StageMakers:
         )
         given = None if inversion is None else str(inversion)
         config = EditConfig(
-            name=name, model=model, inversion=given, seed_face=None if given else seed,
+            name=name, model=self._where(model), inversion=given, seed_face=None if given else seed,
             device=self.device, emotion=wanted,
         )  # fmt: skip
         return self._made("edit", config)
@@ -144,7 +158,7 @@ class StageMakers:
         from pipeline.edit.emotion_config import EmotionsConfig
 
         config = EmotionsConfig(
-            name=name, inversion=str(inversion), model=model, device=self.device,
+            name=name, inversion=str(inversion), model=self._where(model), device=self.device,
             **({} if emotions is None else {"emotions": emotions}),  # type: ignore[arg-type]
         )  # fmt: skip
         return self._made("emotions", config)

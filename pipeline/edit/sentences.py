@@ -38,6 +38,7 @@ SENTENCES = {
     "gone": "There is no such session any more.",
     "places": "All {most} places are taken; try again in a few minutes.",
     "empty_file": "This file is empty; choose another one.",
+    "disk_full": "The studio's disk is full; ask whoever runs it to make room.",
     "in_part": "The file came only in part; send it again.",
     "too_large": "{name} is larger than {mb} MB.",
     "model_name": "A model's name has letters, digits, dots, dashes; at most 64.",

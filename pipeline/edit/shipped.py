@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.artifacts.store import Store
 from pipeline.errors import ArtifactError
 
 # The best first.
@@ -16,3 +17,11 @@ def shipped_model(assets: Path) -> Path:
         if (assets / name / "architecture.json").is_file():
             return assets / name
     raise ArtifactError(f"No model ships in {assets}; name one with --model model/NAME.")
+
+
+def shown_name(store: Store, model: Path) -> str:
+    """What a page calls the model in that folder: its reference, else the folder's name."""
+    for artifact in store.artifacts("model"):
+        if artifact.folder.resolve() == model.resolve():
+            return str(artifact)
+    return model.name

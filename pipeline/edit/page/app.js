@@ -41,7 +41,7 @@ async function begin() {
 function connect(session) {
   connection = new Connection(session);
   const on = (name, listener) => connection.addEventListener(name, ({ detail }) => listener(detail?.header ?? detail, detail?.body));
-  on("open", ({ again }) => { if (again) notice(t("again"), 3000); });
+  on("open", ({ again }) => { if (again) { start.again(); notice(t("again"), 3000); } });
   on("lost", ({ reason }) => notice(reason || t("lost"), 0));
   on("gone", () => { location.hash = ""; location.reload(); });
   on("unsaid", () => notice(t("lost"), 0));
@@ -75,7 +75,7 @@ function showState(next) {
   showMachine();
   if ([...$("model").options].some((option) => option.value === state.model)) $("model").value = state.model;
   start.showCarried(state.carried);
-  if (state.phase === "empty") { show("start"); if (before.model !== state.model || $("gallery").hasAttribute("aria-busy")) start.gallery(); return; }
+  if (state.phase === "empty") { show("start"); start.galleryOf(state.model); return; }
   start.remember(connection.session);
   if (state.phase === "faces") { showFaces(); return; }
   if (state.phase === "inverting") { showFinding(); return; }
@@ -95,6 +95,7 @@ function showState(next) {
   showSaved(state.saved, (rest) => connection.path(rest));
   showKept($("sheet-kept"), state.sheet?.files ?? [], (rest) => connection.path(rest));
   show("work");
+  state.timeline.forEach((frame, index) => distances.set(frame, state.distances[index]));
   showHint(); refreshPoints(); showTimeline();
   if (!state.running) moods.of(state.frame);
   showHistory(state.nodes, state.node, framePath, (node) => connection.say("go", { node }));
@@ -288,7 +289,7 @@ function say(text) { $("status").textContent = text; }
 
 // --- the start ---
 
-$("model").addEventListener("change", (event) => { start.showWaiting(); state = {}; connection.say("model", { model: event.target.value }); });
+$("model").addEventListener("change", (event) => { start.showWaiting(); start.again(); state = {}; connection.say("model", { model: event.target.value }); });
 faces.addEventListener("take", ({ detail }) => connection.say("face", { x: detail.x, y: detail.y, width: detail.width, roll: detail.roll }));
 faces.addEventListener("back", () => connection.say("cancel"));
 $("finding-cancel").addEventListener("click", () => connection.say("cancel"));
@@ -316,7 +317,7 @@ for (const tool of ["point", "keep", "erase", "hand"]) $(`tool-${tool}`).addEven
 // What the edit is filed as: the name written, with dashes for what no name may have; "" (and said so) where nothing is left.
 function name() {
   const input = $("name"), written = input.value.trim();
-  input.value = written.normalize("NFKD").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|-+$/g, "") || (written ? "" : "studio");
+  input.value = written.normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|-+$/g, "") || (written ? "" : "studio");
   input.setCustomValidity(input.value ? "" : t("bad_name"));
   return input.reportValidity() ? input.value : "";
 }

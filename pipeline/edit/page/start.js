@@ -11,6 +11,7 @@ export class Start {
   constructor(studio) {
     this.studio = studio;
     this.first = 0;
+    this.of = null; // the model whose samples were asked for
     const say = (type, values) => studio.connection.say(type, values);
     $("more").addEventListener("click", () => this.gallery(this.first + GALLERY));
     $("seed").addEventListener("change", ({ target }) => { if (target.value !== "" && target.checkValidity()) say("seed", { seed: Number(target.value) }); });
@@ -37,6 +38,16 @@ export class Start {
     $("gallery").replaceChildren(...Array.from({ length: GALLERY }, () => { const item = document.createElement("li"); item.className = "waiting"; return item; }));
     $("gallery").setAttribute("aria-busy", "true");
   }
+
+  // Once a model: a state is told more often than its samples are wanted.
+  galleryOf(model) {
+    if (this.of === model) return;
+    this.of = model;
+    this.gallery();
+  }
+
+  // What was asked for may not come: the model changes, or the connection was lost.
+  again() { if ($("gallery").hasAttribute("aria-busy")) this.of = null; }
 
   // Asked for again while it is still coming, it keeps what has come: a tile may hold the focus.
   gallery(first = this.first) {

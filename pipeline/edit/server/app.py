@@ -23,11 +23,12 @@ from pipeline.edit.server.messages import schema
 from pipeline.edit.server.rooms import Refused, Rooms
 from pipeline.edit.server.socket import converse
 from pipeline.edit.server.transfers import transfers
+from pipeline.edit.shipped import shown_name
 
 PAGE = Path(__file__).parent.parent / "page"
 IDLE_CHECK_SECONDS = 20
 # Sessions on disk are looked through at the start, and then so many idle checks apart.
-KEEPING_CHECKS = 180
+KEEPING_CHECKS = 15
 
 
 def make_app(rooms: Rooms, store: Store, first: Path) -> FastAPI:
@@ -62,18 +63,13 @@ def make_app(rooms: Rooms, store: Store, first: Path) -> FastAPI:
     @app.get("/api/models", tags=["models"])
     def models() -> list[dict[str, Any]]:
         """Every model: `reference`, `name`, `side` in pixels; the one to begin with comes first."""
-        own: dict[str, Any] = {
-            "reference": str(first), "name": first.name, "side": _side(first),
-        }  # fmt: skip
-        found = [own]
+        folders = {shown_name(store, first): first}
         for artifact in store.artifacts("model"):
-            if artifact.folder.resolve() == first:
-                own["name"] = str(artifact)
-                continue
-            found.append(
-                {"reference": str(artifact), "name": str(artifact), "side": _side(artifact.folder)}
-            )
-        return found
+            folders.setdefault(str(artifact), artifact.folder)
+        return [
+            {"reference": name, "name": name, "side": _side(folder)}
+            for name, folder in folders.items()
+        ]
 
     @app.get("/api/machine", tags=["machine"])
     def machine() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -21,6 +22,8 @@ from pipeline.edit.session_file import frame_picture
 
 # As pipeline.edit.studio.transfers knows them.
 PACKED, BROUGHT, BROUGHT_MODELS = "session.animedrag", "brought.animedrag", "brought"
+# What must stay free on the disk beyond the largest thing that may come.
+SPARE_BYTES = 500_000_000
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -103,6 +106,8 @@ async def _receive(request: Request, path: Path, most: int, what: str) -> None:
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told) > most:
         raise too_large
+    if shutil.disk_usage(path.parent).free < most + SPARE_BYTES:
+        raise Refused(507, "disk_full")
     size = 0
     try:
         with aside.open("wb") as stream:

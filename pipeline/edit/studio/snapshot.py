@@ -13,6 +13,7 @@ from pipeline.edit.studio.makers import Header
 
 def of_session(session: Session, engine: Engine) -> Header:
     """Where the drag, its points and its history stand."""
+    timeline = session.timeline()
     return {
         "running": session.running,
         "status": session.state.status.value,
@@ -20,7 +21,8 @@ def of_session(session: Session, engine: Engine) -> Header:
         "handles": handles(session),
         "frame": session.frame.id,
         "step": session.frame.step,
-        "timeline": session.timeline(),
+        "timeline": timeline,
+        "distances": [left(session.frames[number].distance_px) for number in timeline],
         "node": session.current,
         "nodes": [
             {"parent": node.parent, "label": node.label, "frame": node.frame}
@@ -30,6 +32,11 @@ def of_session(session: Session, engine: Engine) -> Header:
         "can_redo": session.can_redo,
         "stop_px": engine.strategy.stop_distance_px(engine.model),
     }
+
+
+def left(distance: float | None) -> float | None:
+    """Pixels left to go, rounded; None where nothing was dragged."""
+    return None if distance is None else round(distance, 2)
 
 
 def handles(session: Session) -> list[Header]:

@@ -38,8 +38,10 @@ def pack(desk: Desk) -> None:
     desk.save_session()
     model = desk.makers.model(desk.model_reference)
     kept = {key: value for key, value in desk.subject.about.items() if key != "inversion"}
-    name = model.name if desk.model_reference == str(model) else desk.model_reference
-    about = {"model": {"name": name, "digest": model_digest(model)}, "subject": kept}
+    about = {
+        "model": {"name": desk.model_reference, "digest": model_digest(model)},
+        "subject": kept,
+    }
     recipe = recipes.to_json(home.recipe_of(session, engine))
     path = desk.folder / PACKED
     session_archive.pack(desk.folder, about, recipe, desk.subject.inversion, path)
