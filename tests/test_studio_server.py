@@ -199,7 +199,7 @@ def test_a_file_that_is_no_usable_picture_is_one_sentence(client: Client, data: 
     with_face(client, seed=2)
     client.send("add", position=[21, 36], target=[21, 44])
     client.upload(data)
-    with pytest.raises(StudioError, match=r"\AThis picture cannot be used: .*file\.\Z") as error:
+    with pytest.raises(StudioError, match=r"\AThis (picture|file) .*\.\Z") as error:
         client.wait("never")
     assert str(error.value).count("\n") == 0
     head, _ = client.wait("state")

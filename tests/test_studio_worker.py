@@ -42,6 +42,9 @@ class Pipes:
 class FailingDesk:
     """A desk none of whose steps can be computed."""
 
+    palette: tuple[str, ...] = ()
+    kind = ""  # of what its saver makes
+
     def __init__(
         self, folder: Path, makers: object, say: Callable[[Header, bytes], None], *_: object
     ) -> None:

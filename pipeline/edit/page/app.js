@@ -289,7 +289,7 @@ function say(text) { $("status").textContent = text; }
 
 // --- the start ---
 
-$("model").addEventListener("change", (event) => { start.showWaiting(); start.again(); state = {}; connection.say("model", { model: event.target.value }); });
+$("model").addEventListener("change", (event) => { start.anew(); state = {}; connection.say("model", { model: event.target.value }); });
 faces.addEventListener("take", ({ detail }) => connection.say("face", { x: detail.x, y: detail.y, width: detail.width, roll: detail.roll }));
 faces.addEventListener("back", () => connection.say("cancel"));
 $("finding-cancel").addEventListener("click", () => connection.say("cancel"));

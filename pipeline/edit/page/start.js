@@ -46,7 +46,10 @@ export class Start {
     this.gallery();
   }
 
-  // What was asked for may not come: the model changes, or the connection was lost.
+  // Another model: from its first face on.
+  anew() { this.first = 0; this.of = null; this.showWaiting(); }
+
+  // The connection was lost: what was asked for may not come.
   again() { if ($("gallery").hasAttribute("aria-busy")) this.of = null; }
 
   // Asked for again while it is still coming, it keeps what has come: a tile may hold the focus.

@@ -364,19 +364,15 @@ class Desk:
             width, height = self.engine.model.width, self.engine.model.height
         about = {} if self.subject is None else self.subject.about
         head: Header = {
-            "phase": self.phase,
-            "work": self.work,
-            "model": self.model_reference,
+            "phase": self.phase, "work": self.work, "model": self.model_reference,
             "width": width, "height": height,
-            "device": self.device.type,
-            "device_name": snapshot.device_name(self.device),
+            "device": self.device.type, "device_name": snapshot.device_name(self.device),
             "threads": torch.get_num_threads(),
             "step_seconds": round(self.step_seconds, 4),
             "kind": about.get("kind"), "seed": about.get("seed"),
             "faces": self.faces,
             "carried": 0 if self.carried is None else len(self.carried["handles"]),
-            "saving": self.saver.busy,
-            "making": self.saver.kind,
+            "saving": self.saver.busy, "making": self.saver.kind,
             "saved": snapshot.kept_of(self.saved, KEPT),
             "sheet": snapshot.kept_of(self.sheet, SHEET),
         }  # fmt: skip
