@@ -290,7 +290,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="emotion_bench",
         summary="model -> emotion_bench: every way of reaching an emotion, against painted truth",
-        version=1,
+        version=2,
         produces="emotion_bench",
         config="pipeline.evaluate.config:EmotionBenchConfig",
         run="pipeline.evaluate.emotion_bench:run",

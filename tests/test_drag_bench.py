@@ -14,6 +14,7 @@ from pipeline.evaluate import drag_bench, drag_table
 from pipeline.evaluate.config import DragBenchConfig, ReportConfig
 from pipeline.evaluate.drag_plots import COLOURS, draw_plots
 from pipeline.evaluate.report import build_page, render
+from pipeline.evaluate.results_file import RESULTS, read_rows
 
 
 def config(**values: Any) -> DragBenchConfig:
@@ -29,7 +30,7 @@ def test_every_strategy_is_measured_on_the_same_pairs_and_a_run_goes_on(
 ) -> None:
     inputs = {"model": root / "assets/start-64", "judge": root / "assets/face-reader"}
     metrics = drag_bench.run(config(), inputs, tmp_path)
-    rows = drag_table.read_rows(tmp_path / drag_bench.RESULTS)
+    rows = read_rows(tmp_path / RESULTS)
     assert [(r["pair"], r["points"], r["strategy"]) for r in rows] == [
         (pair, points, name)
         for pair in dict.fromkeys(row["pair"] for row in rows)
@@ -60,18 +61,18 @@ def test_every_strategy_is_measured_on_the_same_pairs_and_a_run_goes_on(
     assert shown in page
 
     # Cut off after three drags and in the middle of a line: it goes on to the same figures.
-    text = (tmp_path / drag_bench.RESULTS).read_text()
+    text = (tmp_path / RESULTS).read_text()
     again = tmp_path / "again"
     again.mkdir()
     kept = text.splitlines(keepends=True)[:3]
-    (again / drag_bench.RESULTS).write_text("".join(kept) + text.splitlines()[3][:40])
+    (again / RESULTS).write_text("".join(kept) + text.splitlines()[3][:40])
     pictures = again / drag_bench.WORK / "pictures"
     pictures.mkdir(parents=True)
     for row in rows[:3]:
         name = f"{row['pair']}.{row['points']}.{row['strategy']}.npy"
         np.save(pictures / name, np.zeros((64, 64, 3), np.uint8))
     drag_bench.run(config(), inputs, again)
-    for one, two in zip(rows, drag_table.read_rows(again / drag_bench.RESULTS), strict=True):
+    for one, two in zip(rows, read_rows(again / RESULTS), strict=True):
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import Reading
@@ -28,6 +27,7 @@ from pipeline.edit.emotions import (
 )
 from pipeline.edit.emotions.presets import CONF, preset_text
 from pipeline.errors import ConfigError
+from scripts.emotion_presets import main
 
 SIZE = 256
 EXPRESSION_OF = {"sleepy": "closed"}
@@ -158,12 +158,21 @@ def test_goals_are_read_from_the_command_line() -> None:
             parse_goal(emotion, sliders)
 
 
-def test_the_command_says_what_differs(root: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.emotion_presets", "--help"],
-        cwd=root, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "--check" in done.stdout
+def test_the_command_says_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derive, "EMOTIONS", ("neutral",))
+    monkeypatch.setattr(derive, "SLIDERS", ("gaze_x",))
+
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["--out", str(tmp_path), *arguments])
+
+    assert "2 presets" in command().output
+    assert command("--check").exit_code == 0
+    file = tmp_path / "slider" / "gaze_x.yaml"
+    file.write_text(file.read_text().replace("0.0", "0.1"))
+    differing = command("--check")
+    assert differing.exit_code == 1
+    assert "gaze_x.yaml is not as derived" in differing.output
+    assert "neutral" not in differing.output
 
 
 def test_a_misread_face_at_rest_is_left_as_it_is() -> None:

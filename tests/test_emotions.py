@@ -81,6 +81,16 @@ def test_a_shut_eye_keeps_the_hair_and_the_other_eye(reader: FaceReader) -> None
     assert eye_aspect(after, "right") < 0.3 * eye_aspect(reading.landmarks, "right")
     assert eye_aspect(after, "left") > 0.85 * eye_aspect(reading.landmarks, "left")
     np.testing.assert_array_equal(done.face, draw_emotion(*args).face)
+    # The tip of a lash beside the eye's place goes with the eye; a mole on the cheek stays.
+    width = lm.face_width(reading.landmarks)
+    x, y = reading.landmarks[lm.RIGHT_EYE].max(axis=0) - (0.12 * width, 0)
+    left, rows = round(x), [round(y + below * width) for below in (0.085, 0.25)]
+    speckled = painted.image.copy()
+    for row in rows:
+        speckled[row : row + 3, left : left + 3] = (60, 30, 40)
+    shut = draw_emotion(speckled, *args[1:]).face
+    darkest = [int(shut[row : row + 3, left : left + 3].min()) for row in rows]
+    assert darkest[0] > 120 > darkest[1]
 
 
 def test_enlarging_makes_lines_sharp_and_invents_no_colours() -> None:

@@ -1,4 +1,4 @@
-"""Emotions as a user asks for them: one command from a drawing to the edit and to the sheet."""
+"""Emotions as a user asks for them: one command from a drawing to everything that is made of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ import pytest
 from PIL import Image
 
 from pipeline.data.painter import character, paint_face
-from pipeline.edit.emotion_config import EmotionsConfig
-from pipeline.edit.emotions import sheet
-from pipeline.errors import Interrupted
+from pipeline.edit import recipe as recipes
+from pipeline.edit import stage
+from pipeline.edit.config import EditConfig
+from pipeline.edit.emotion_config import BatchConfig, EmotionConfig, EmotionsConfig
+from pipeline.edit.emotions import batch, sheet
+from pipeline.edit.recipe import Move, Recipe
+from pipeline.errors import ConfigError, Interrupted
 
 QUICK = (
     "invert.project.steps=2", "invert.project.w_samples=64", "invert.project.start=w_avg",
@@ -25,28 +30,43 @@ QUICK = (
 )  # fmt: skip
 
 
+def command(root: Path, store: Path, *arguments: str) -> dict[str, Any]:
+    """What runs this program with these arguments."""
+    return {
+        "args": [
+            sys.executable, "-m", "scripts.run", f"store={store}", "device=cpu",
+            f"hydra.run.dir={store}/runs", *arguments,
+        ],
+        "cwd": root,
+        "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
+        "text": True,
+    }  # fmt: skip
+
+
 def run(root: Path, store: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable, "-m", "scripts.run", f"store={store}", "character=one", "device=cpu",
-        f"hydra.run.dir={store}/runs", *arguments,
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    return subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run(**command(root, store, *arguments), capture_output=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def store(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a drawing that is inverted, badly but quickly, and its first edit."""
+    """A store with a drawing that is inverted, badly but quickly, and all that is made of it."""
     folder = tmp_path_factory.mktemp("emotions")
-    image = folder / "drawing.png"
+    image, film = folder / "drawing.png", folder / "blink.yaml"
+    film.write_text(
+        "keyframes: [{at: 0}, {at: 0.5, sliders: 'eye_open_left=-1, eye_open_right=-1'}, {at: 1}]"
+    )
     Image.fromarray(paint_face(character(23), size=400).image).save(image)
+    model = root / "assets" / "start-64"
     done = run(
-        root, folder / "store", "stage=[invert,edit]", f"invert.image={image}", *QUICK,
-        f"invert.model={root}/assets/start-64", f"edit.model={root}/assets/start-64",
+        root, folder / "store", "stage=[invert,edit,emotions,animate]", "character=one", *QUICK,
+        f"invert.image={image}",
+        *(f"{stage}.model={model}" for stage in ("invert", "edit", "emotions", "animate")),
         "edit.emotion.name=wink", "edit.emotion.strength=1.1", "edit.emotion.method=drawn",
         "edit.emotion.sliders=brow_height=0.3", "edit.points_frame=picture",
+        "emotions.method=drawn", "emotions.emotions=[neutral,laugh,sleepy]", "emotions.columns=2",
+        "emotions.cell_px=120", "emotions.loop_px=128", "emotions.title=Number 23",
+        f"animate.file={film}", "animate.frames_per_second=8",
+        "animate.film_px=200", "animate.sprite_px=64",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "edit: wink 1.1 + brow_height=0.3: reads wink" in done.stdout
@@ -58,9 +78,8 @@ def read(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def about(folder: Path, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((folder / name).read_text())
-    return loaded
+def about(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
 
 
 def test_an_emotion_is_an_edit(store: Path) -> None:
@@ -85,14 +104,7 @@ def test_an_emotion_is_an_edit(store: Path) -> None:
     assert len(list((edit / "frames").glob("*.png"))) == 14
 
 
-def test_a_sheet_has_every_emotion_and_is_made_once(root: Path, store: Path) -> None:
-    arguments = (
-        "stage=emotions", f"emotions.model={root}/assets/start-64", "emotions.method=drawn",
-        "emotions.emotions=[neutral,laugh,sleepy]", "emotions.columns=2", "emotions.cell_px=120",
-        "emotions.loop_px=128", "emotions.title=Number 23",
-    )  # fmt: skip
-    done = run(root, store, *arguments)
-    assert done.returncode == 0, done.stderr
+def test_a_sheet_has_every_emotion(store: Path) -> None:
     made = store / "emotions/one/v1"
     page = read(made / "sheet.png")
     assert page.shape[1] > 3 * 120
@@ -110,44 +122,31 @@ def test_a_sheet_has_every_emotion_and_is_made_once(root: Path, store: Path) -> 
     with Image.open(made / "loop.gif") as loop:
         assert loop.n_frames >= 8
     assert not (made / "unfinished").exists()
-    again = run(root, store, *arguments)
-    assert "reused emotions/one" in again.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("edit.emotion.name=smlie",), "smile"),
-        (("edit.emotion.name=smile", "edit.points=1,2>3,4"), "one of the three"),
-    ],
-)
-def test_what_cannot_be_is_refused_in_a_sentence(
-    root: Path, store: Path, arguments: tuple[str, ...], words: str
-) -> None:
-    done = run(root, store, "stage=edit", f"edit.model={root}/assets/start-64", *arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (store / "edit/one/v2").exists()
+def test_what_cannot_be_is_refused_in_a_sentence(root: Path, store: Path) -> None:
+    inputs = {"inversion": store / "inversion/one/v1", "model": root / "assets/start-64"}
+    for name, words in (("smlie", "smile"), ("smile 7", "strength of smile"), ("+", "nothing")):
+        config = EditConfig(inversion="x", emotion=EmotionConfig(name=name))
+        with pytest.raises(ConfigError, match=words):
+            stage.check(config, inputs)
+    with pytest.raises(ConfigError, match="strength=9"):
+        EmotionConfig(name="smile", strength=9)
+    with pytest.raises(ConfigError, match="one of the three"):
+        EditConfig(inversion="x", emotion=EmotionConfig(name="smile"), points="1,2>3,4")
 
 
-def test_a_face_blinks(root: Path, store: Path) -> None:
-    done = run(
-        root, store, "stage=animate", f"animate.model={root}/assets/start-64",
-        "animate.frames_per_second=8", "animate.film_px=200", "animate.sprite_px=64",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_a_face_blinks(store: Path) -> None:
     film = store / "animation/one/v1"
     told = about(film, "animation.json")
     frames = [read(path) for path in sorted((film / "frames").glob("*.png"))]
-    assert len(frames) == told["frames"] == round(2.4 * 8)
+    assert len(frames) == told["frames"] == 8
     source = read(store / "inversion/one/v1/source.png")
-    # Shut in the middle, as drawn at both ends of the loop.
+    # Shut in the middle, as drawn where the loop closes.
     np.testing.assert_array_equal(frames[0], source)
-    np.testing.assert_array_equal(frames[-1], source)
     moved = [int((frame != source).any(axis=2).sum()) for frame in frames]
-    assert max(moved) == moved[11] > 500
-    layer = read(film / "layers/0012.png")
+    assert max(moved) == moved[4] > 500
+    layer = read(film / "layers/0005.png")
     assert layer.shape[2] == 4
     assert 0 < (layer[..., 3] > 0).mean() < 0.4
     assert (read(film / "layers/0001.png")[..., 3] == 0).all()
@@ -160,7 +159,9 @@ def test_a_face_blinks(root: Path, store: Path) -> None:
     assert (film / "film.mp4").stat().st_size > 1000
 
 
-def test_a_batch_lists_what_cannot_be_done(root: Path, store: Path, tmp_path: Path) -> None:
+def test_a_killed_batch_goes_on_and_lists_what_cannot_be_done(
+    root: Path, store: Path, tmp_path: Path
+) -> None:
     model = root / "assets" / "start-64"
     folder = tmp_path / "drawings"
     folder.mkdir()
@@ -168,20 +169,61 @@ def test_a_batch_lists_what_cannot_be_done(root: Path, store: Path, tmp_path: Pa
         painted = paint_face(character(number), size=200).image
         Image.fromarray(painted).save(folder / f"girl-{number}.png")
     (folder / "broken.png").write_bytes(b"no picture")
-    done = run(
-        root, store, "stage=[invert,batch]", "character=many", f"invert.image={folder}", *QUICK,
+    arguments = (
+        "stage=[invert,batch]", "character=many", f"invert.image={folder}", *QUICK,
         f"invert.model={model}", f"batch.model={model}", "batch.emotion.name=laugh",
-        "batch.emotion.method=drawn", "batch.cell_px=64", "batch.seeds=0-0",
+        "batch.emotion.method=drawn", "batch.cell_px=64", "batch.seeds=0-3",
     )  # fmt: skip
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(**command(root, store, *arguments), stdout=log, stderr=log)
+        records: list[Path] = []
+        while not records and process.poll() is None:
+            time.sleep(0.02)
+            records = list(store.glob(".drafts/batch-many-*/payload/unfinished/*.json"))
+        process.kill()
+        process.wait()
+    assert records, (tmp_path / "log").read_text()
+    payload = records[0].parents[1]
+    first = payload / "pictures" / f"{records[0].stem}.png"
+    made = first.stat().st_mtime_ns
+    assert not (store / "batch/many").exists()
+
+    done = run(root, store, *arguments)
     assert done.returncode == 0, done.stderr
-    batch = store / "batch/many/v1"
-    rows = {row["name"]: row for row in json.loads((batch / "table.json").read_text())}
-    assert set(rows) == {"girl-5", "girl-23", "seed-0", "broken.png"}
+    assert "reused inversion/many" in done.stdout
+    finished = store / "batch/many/v1"
+    assert (finished / "pictures" / first.name).stat().st_mtime_ns == made
+    rows = {row["name"]: row for row in about(finished, "table.json")}
+    assert set(rows) == {"girl-5", "girl-23", "broken.png", *(f"seed-{n}" for n in range(4))}
     assert rows["girl-5"]["read_after"] == rows["girl-23"]["read_after"] == "laugh"
     assert "broken.png" in rows["broken.png"]["reason"]
-    assert read(batch / "full/girl-5.png").shape == (200, 200, 3)
-    assert read(batch / "contact_sheet.png").shape[1] > 3 * 128
-    assert (batch / "table.csv").read_text().count("\n") == 5
+    assert read(finished / "full/girl-5.png").shape == (200, 200, 3)
+    assert read(finished / "contact_sheet.png").shape[1] > 3 * 128
+    assert (finished / "table.csv").read_text().count("\n") == 8
+
+
+def test_a_recipe_is_followed_on_every_face(root: Path, store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    move = Move((32.0, 44.0), (32.0, 40.0))
+    recipes.write(Recipe(64, 64, (move,), None, strategy="draggan", max_steps=3), file)
+    config = BatchConfig(
+        name="one", inversion="x", model="y", seeds="0", recipe=str(file), device="cpu"
+    )
+    inputs = {
+        "inversion": store / "inversion/one/v1", "model": root / "assets/start-64", "recipe": file,
+    }  # fmt: skip
+    batch.check(config, inputs)
+    out = tmp_path / "batch"
+    metrics = batch.run(config, inputs, out)
+    assert metrics["faces"] == 2
+    rows = about(out, "table.json")
+    assert [(row["name"], row["method"], row["steps"]) for row in rows] == [
+        ("picture", "drag draggan", 3), ("seed-0", "drag draggan", 3),
+    ]  # fmt: skip
+    before, after = (read(out / kind / "seed-0.png") for kind in ("before", "pictures"))
+    assert (before != after).any()
+    source = read(store / "inversion/one/v1/source.png")
+    assert read(out / "full/picture.png").shape == source.shape
 
 
 def test_a_sheet_that_was_stopped_goes_on(

@@ -14,7 +14,9 @@ from torch import Tensor
 from pipeline.console import complain
 from pipeline.edit.drag import DragModel, LatentPrior
 from pipeline.edit.view import GeneratorView
+from pipeline.errors import ConfigError
 from pipeline.models import stylegan3
+from pipeline.models.characters import one_hot
 from torch_utils.recording import CannotRecordError, graphed
 
 # Latents that the prior is estimated from: some times as many as w has dimensions (512).
@@ -78,6 +80,29 @@ def drag_model(generator: Any, layer: str) -> DragModel:
     prior = latent_prior(generator)
     view = GeneratorView(generator, layer, prior) if generator.img_channels == 3 else None
     return DragModel(features, frame, width, height, prior, view)
+
+
+def check_colour(generator: Any, setting: str) -> None:
+    """ConfigError, in words of the `setting` that names the model, where it draws grey pictures."""
+    if generator.img_channels != 3:
+        raise ConfigError(f"{setting} draws grey pictures; the face reader needs colour.")
+
+
+@torch.no_grad()
+def numbered_ws(
+    generator: Any, number: int, truncation: float, character: int | None = None
+) -> Tensor:
+    """1 × num_ws × w_dim: the model's face of that number, the same wherever it is asked for.
+
+    character: its class; None: of a model of several, each in turn.
+    """
+    device = next(generator.parameters()).device
+    z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(number))
+    if character is None and generator.c_dim:
+        character = number % generator.c_dim
+    label = one_hot(character, generator.c_dim)
+    ws: Tensor = generator.mapping(z.to(device), label.to(device), truncation_psi=truncation)
+    return ws
 
 
 @torch.no_grad()

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from pipeline.console import catch_stop, progress, say
 from pipeline.edit import drag, outcome, state_file
@@ -50,7 +49,7 @@ from pipeline.edit.drag import (
 )
 from pipeline.edit.emotions import edit as emotion_edit
 from pipeline.edit.emotions import parse_goal
-from pipeline.edit.generator import choose_layer, drag_model, free_rows
+from pipeline.edit.generator import choose_layer, drag_model, free_rows, numbered_ws
 from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
@@ -65,7 +64,7 @@ from pipeline.invert.inversion import (
 )
 from pipeline.invert.pti import picture_of
 from pipeline.models import checkpoint
-from pipeline.models.characters import find_character, one_hot
+from pipeline.models.characters import find_character
 from torch_utils.device import choose_device, describe
 
 _STATE = "drag_state.safetensors"
@@ -77,7 +76,7 @@ def check(config: EditConfig, inputs: Mapping[str, Path]) -> None:
     generator: Any = checkpoint.blank(inputs["model"], "G_ema")
     source = transform = None
     if config.seed_face is not None:
-        _label(config, generator, inputs["model"])
+        find_character("edit.label", config.label, inputs["model"], generator.c_dim)
     else:
         folder = picture_folder(inputs["inversion"], config.picture)
         info = read_info(folder, inputs["model"])
@@ -130,21 +129,10 @@ def _subject(config: EditConfig, inputs: Mapping[str, Path], device: torch.devic
 def _face_of_seed(config: EditConfig, folder: Path, device: torch.device) -> Subject:
     generator: Any = checkpoint.load(folder, names=("G_ema",), device=device)["G_ema"]
     generator.eval().requires_grad_(False)
-    noise = torch.Generator().manual_seed(int(config.seed_face or 0))
-    z = torch.randn(1, generator.z_dim, generator=noise).to(device)
-    label = _label(config, generator, folder).to(device)
-    with torch.no_grad():
-        ws = generator.mapping(z, label, truncation_psi=config.truncation)
+    number = find_character("edit.label", config.label, folder, generator.c_dim)
+    ws = numbered_ws(generator, int(config.seed_face or 0), config.truncation, number)
     about = {"seed_face": config.seed_face, "truncation": config.truncation}
     return Subject(generator, ws, None, None, about)
-
-
-def _label(config: EditConfig, generator: Any, model: Path) -> Tensor:
-    """The class that the settings name, else that of the seed's number, one-hot (1 × c_dim)."""
-    number = find_character("edit.label", config.label, model, generator.c_dim)
-    if number is None and generator.c_dim:
-        number = int(config.seed_face or 0) % generator.c_dim
-    return one_hot(number, generator.c_dim)
 
 
 def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out: Path) -> Task:

@@ -31,15 +31,16 @@ from pipeline.console import catch_stop, progress, say
 from pipeline.data.face_reader import FaceReader
 from pipeline.edit import drag
 from pipeline.edit.drag import AddHandle, Limits, Status, Step
-from pipeline.edit.generator import choose_layer, drag_model, free_rows
+from pipeline.edit.generator import check_colour, choose_layer, drag_model, free_rows
 from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Move
 from pipeline.edit.strategies import build_strategy
-from pipeline.errors import ConfigError, DataError, Interrupted
+from pipeline.errors import DataError, Interrupted
 from pipeline.evaluate import drag_table
 from pipeline.evaluate.config import DragBenchConfig
 from pipeline.evaluate.drag_pairs import Pair, own_pairs, painted_pairs
 from pipeline.evaluate.drag_plots import draw_plots
+from pipeline.evaluate.results_file import RESULTS, read_rows
 from pipeline.evaluate.sheet import Sheet, draw_sheet
 from pipeline.invert.pti import picture_of
 from pipeline.metrics import features
@@ -49,7 +50,7 @@ from pipeline.models import checkpoint
 from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_uint8
 
-RESULTS, WORK = "results.jsonl", "unfinished"
+WORK = "unfinished"
 PLOTS, EXAMPLES = "plots.png", "examples.png"
 # Chin, middle of each upper lid, nose, middle of the lower lip: the five points.
 FIVE = (2, 12, 18, 23, 27)
@@ -70,9 +71,7 @@ class Judges:
 def check(config: DragBenchConfig, inputs: Mapping[str, Path]) -> None:
     """Refuse what the model cannot do before anything is begun."""
     choose_device(config.device)
-    generator: Any = checkpoint.blank(inputs["model"], "G_ema")
-    if generator.img_channels != 3:
-        raise ConfigError("drag_bench.model draws grey pictures; the face reader needs colour.")
+    check_colour(checkpoint.blank(inputs["model"], "G_ema"), "drag_bench.model")
 
 
 def run(
@@ -105,7 +104,7 @@ def run(
         for name in config.strategies
     ]
     path = out / RESULTS
-    rows = drag_table.read_rows(path)
+    rows = read_rows(path)
     pictures = out / WORK / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     with (

@@ -1,6 +1,6 @@
 """The drag benchmark's figures: rows on disk, means with intervals, comparisons, a table.
 
-Knows results.jsonl, summary.json and table.md; nothing of networks.
+Knows summary.json and table.md; nothing of networks.
 """
 
 from __future__ import annotations
@@ -32,19 +32,6 @@ FIGURES: dict[str, tuple[str, int]] = {
 }
 # Compared with it, on the same pairs.
 BASELINE = "draggan"
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of an earlier run's results; [] where there are none."""
-    rows: list[dict[str, Any]] = []
-    if not path.exists():
-        return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # cut off by a crash
-            break
-    return rows
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], resolution: int) -> dict[str, Any]:

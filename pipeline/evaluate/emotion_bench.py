@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,18 @@ from pipeline.data.face_reader import FaceReader
 from pipeline.data.painter import Pose, character, face_landmarks, paint_face
 from pipeline.edit.emotions import Goal, derive
 from pipeline.edit.emotions.edit import metrics_of
-from pipeline.edit.emotions.express import Expressed, Performer, Ways, load_directions
+from pipeline.edit.emotions.express import (
+    Expressed,
+    Performer,
+    Ways,
+    better_of,
+    load_directions,
+)
+from pipeline.edit.generator import check_colour
 from pipeline.errors import Interrupted
 from pipeline.evaluate import emotion_table
 from pipeline.evaluate.config import EmotionBenchConfig
+from pipeline.evaluate.results_file import RESULTS, read_rows
 from pipeline.evaluate.sheet import Sheet, draw_sheet
 from pipeline.invert import stage as invert_stage
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
@@ -49,7 +57,7 @@ from pipeline.models import checkpoint
 from torch_utils.device import choose_device, describe
 from torch_utils.pixels import to_tensor
 
-RESULTS, WORK, EXAMPLES = "results.jsonl", "unfinished", "examples.png"
+WORK, EXAMPLES = "unfinished", "examples.png"
 IDENTITY = "efficientnet-lite0"
 # Side of the painted drawings, px: a drawing is larger than a model's picture.
 DRAWING_PX = 512
@@ -59,18 +67,22 @@ _POSE = (7.0, 3.0, 3.0)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A painted character, ready: its number, pose, drawing, and the performer."""
+    """A painted character, ready: its number, pose, drawing, and the performer.
+
+    known: what was made of it, by method and emotion; "auto" chooses among it.
+    """
 
     number: int
     pose: Pose
     drawing: np.ndarray
     performer: Performer
+    known: dict[tuple[str, str], Expressed] = field(default_factory=dict)
 
 
 def check(config: EmotionBenchConfig, inputs: Mapping[str, Path]) -> None:
     """Refuse what can be told without weights."""
     choose_device(config.device)
-    checkpoint.blank(inputs["model"], "G_ema")
+    check_colour(checkpoint.blank(inputs["model"], "G_ema"), "emotion_bench.model")
 
 
 def run(
@@ -84,7 +96,7 @@ def run(
     say(f"emotion_bench: {', '.join(config.methods)}, on {describe(device)}.")
     pictures = out / WORK / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    rows = emotion_table.read_rows(out / RESULTS)
+    rows = read_rows(out / RESULTS)
     total = len(config.characters) * len(config.methods) * len(config.emotions)
     with (
         catch_stop() as stop,
@@ -148,8 +160,12 @@ def prepare(
         project=ProjectConfig(steps=config.project_steps, prior_weight=config.prior_weight),
         tune=TuneConfig(steps=config.tune_steps),
     )  # fmt: skip
-    invert_stage.run(settings, {"model": inputs["model"], "image": image}, folder / "inversion")
-    found = Inversion.load(folder / "inversion", inputs["model"], device)
+    whole = folder / "inversion"
+    if not whole.exists():  # else an earlier run has found it
+        part = folder / "unfinished"
+        invert_stage.run(settings, {"model": inputs["model"], "image": image}, part)
+        part.rename(whole)
+    found = Inversion.load(whole, inputs["model"], device)
     directions = load_directions(inputs)
     performer = Performer(
         found.generator, found.ws, reader, directions, Ways(), found.source, found.transform
@@ -172,9 +188,7 @@ def measure(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """One edit's figures, and its view."""
     performer = case.performer
-    name, _, strategy = method.partition(":")
-    performer.ways = Ways(method=name, strategy=strategy or "auto", max_steps=config.max_steps)
-    done = performer.express(Goal({emotion: 1.0}))
+    done = _express(case, method, emotion, config.max_steps)
     mood = derive.expression_of(emotion)
     who = character(case.number)
     side = performer.view.shape[1]
@@ -183,10 +197,12 @@ def measure(
     misses = np.linalg.norm(done.reading.landmarks - truth, axis=1)
     painted = paint_face(who, case.pose, mood, size=side).image
     row: dict[str, Any] = {
-        "character": case.number,
-        "method": method,
-        "emotion": emotion,
         **metrics_of(performer, done),
+        "character": case.number,
+        "method": method,  # what was asked for; `taken`: what "auto" took
+        "emotion": emotion,
+        "taken": done.method,
+        "by_model": int(done.reached is not None),
         "truth_widths": round(float(misses.mean()) / width, 5),
         "probabilities": {n: round(v, 4) for n, v in done.reading.expressions.items()},
         "measures": _measures(done),
@@ -204,6 +220,19 @@ def measure(
             "identity_share": round(kept / usual, 4) if usual > 0 else None,
         }
     return row, done.view
+
+
+def _express(case: Case, method: str, emotion: str, max_steps: int) -> Expressed:
+    """The character in the emotion; "auto" is the better of what was made already, if it was."""
+    both = [case.known.get((name, emotion)) for name in ("search", "drawn")]
+    found = [one for one in both if one is not None]
+    if method == "auto" and len(found) == len(both):
+        return better_of(found)
+    name, _, strategy = method.partition(":")
+    case.performer.ways = Ways(method=name, strategy=strategy or "auto", max_steps=max_steps)
+    done = case.performer.express(Goal({emotion: 1.0}))
+    case.known[method, emotion] = done
+    return done
 
 
 def _measures(done: Expressed) -> dict[str, float]:

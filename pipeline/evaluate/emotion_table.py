@@ -1,6 +1,6 @@
 """The emotion benchmark's figures: rows on disk, means, tables, a page; one or several models.
 
-Knows results.jsonl, summary.json, table.md and report.html; nothing of networks.
+Knows summary.json, table.md and report.html; nothing of networks.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ FIGURES: dict[str, tuple[str, float, int, bool]] = {
     "off_widths": ("off the plan, %", 100, 2, False),
     "identity_share": ("identity, share of two paintings'", 1, 3, True),
     "outside_levels": ("change outside the face, levels", 1, 2, False),
+    "by_model": ("made by the model, %", 100, 0, True),
     "seconds": ("seconds of the processor", 1, 1, False),
 }
 # Shown by emotion, too.
@@ -68,19 +69,6 @@ class Heat:
     title: str
     columns: list[str]
     rows: list[tuple[str, list[HeatCell]]]
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of an earlier run's results; [] where there are none."""
-    rows: list[dict[str, Any]] = []
-    if not path.exists():
-        return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break  # cut off by a crash; it is measured again
-    return rows
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], model: str) -> dict[str, Any]:

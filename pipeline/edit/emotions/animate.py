@@ -36,7 +36,7 @@ from pipeline.edit.emotions.goal_text import goal_text
 from pipeline.edit.emotions.keyframes import Animation, find_animation, read_animation
 from pipeline.edit.emotions.plan import EmotionPlan, Goal
 from pipeline.errors import DataError, Interrupted
-from pipeline.invert.inversion import picture_folder, read_info
+from pipeline.invert.inversion import picture_folder, read_info, read_png
 from torch_utils.device import choose_device, describe
 
 FORMAT = 1
@@ -79,7 +79,7 @@ def run(
                 raise Interrupted(
                     f"Stopped after frame {number}; run the same command again to continue."
                 )
-    frames = [_read(path) for path in sorted((out / "frames").glob("*.png"))]
+    frames = [read_png(path) for path in sorted((out / "frames").glob("*.png"))]
     _write_films(frames, config, out)
     about = {
         "format": FORMAT,
@@ -222,8 +222,3 @@ def _save(picture: np.ndarray, path: Path) -> None:
     aside = path.with_suffix(".part")
     Image.fromarray(picture).save(aside, "PNG", compress_level=3)
     aside.replace(path)
-
-
-def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,18 @@ from PIL import Image
 
 from pipeline import files
 from pipeline.console import catch_stop, complain, progress, say
+from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import FaceReader
 from pipeline.edit import recipe as recipes
 from pipeline.edit.emotion_config import BatchConfig
-from pipeline.edit.emotions.edit import check_face, metrics_of
+from pipeline.edit.emotions.edit import ARRIVED, check_face, metrics_of
 from pipeline.edit.emotions.express import Performer, Ways, load_directions
 from pipeline.edit.emotions.goal_text import parse_goal
 from pipeline.edit.emotions.page import draw_pairs
+from pipeline.edit.generator import numbered_ws
 from pipeline.errors import AnimedragError, ConfigError, DataError, Interrupted
-from pipeline.invert.inversion import names_of_pictures
+from pipeline.invert.inversion import names_of_pictures, read_png
 from pipeline.models import checkpoint
-from pipeline.models.characters import one_hot
 from torch_utils.device import choose_device, describe
 
 COLUMNS = (
@@ -89,6 +91,12 @@ def run(config: BatchConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
     """Change every item; see the module for what is written."""
     device = choose_device(config.device)
     items = list(_items(config, inputs, FaceReader.shipped(device), device))
+    for name, count in Counter(name for name, _ in items).items():
+        if count > 1:
+            raise ConfigError(
+                f"Both a picture and a numbered face are called {name}; rename the picture, or "
+                "leave that number out of batch.seeds."
+            )
     say(f"batch: {len(items)} faces, on {describe(device)}.")
     for folder in ("pictures", "before", "full", "unfinished"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -106,8 +114,8 @@ def run(config: BatchConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
         raise DataError(f"None of the {len(rows)} faces could be changed; {rows[0]['reason']}")
     pairs = [
         (
-            _picture(out / "before", row["name"]),
-            _picture(out / "pictures", row["name"]),
+            read_png(out / "before" / f"{row['name']}.png"),
+            read_png(out / "pictures" / f"{row['name']}.png"),
             row["name"],
         )
         for row in good
@@ -152,11 +160,7 @@ def _items(
     directions = load_directions(inputs)
 
     def of_seed(seed: int) -> Performer:
-        # The same face as in the samples and edit stages.
-        z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-        label = one_hot(seed % generator.c_dim if generator.c_dim else None, generator.c_dim)
-        with torch.no_grad():
-            ws = generator.mapping(z.to(device), label.to(device), truncation_psi=config.truncation)
+        ws = numbered_ws(generator, seed, config.truncation)
         return Performer(generator, ws, reader, directions, ways)
 
     for seed in seeds:
@@ -197,7 +201,14 @@ def _change(
     Image.fromarray(done.view).save(out / "pictures" / f"{name}.png")
     if done.full is not None:
         Image.fromarray(done.full).save(out / "full" / f"{name}.png")
-    return {"name": name, **metrics_of(performer, done)}
+    row: Row = {"name": name, **metrics_of(performer, done)}
+    if done.reached is not None and goal is None:
+        # A recipe asks for its handles' places, not for the landmarks'.
+        width = lm.face_width(performer.face_reading.landmarks)
+        row["begun_widths"] = round(done.reached.begun / width, 5)
+        row["off_widths"] = round(done.reached.loss / width, 5)
+        row["stopped"] = "arrived" if row["off_widths"] < ARRIVED else "stuck"
+    return row
 
 
 def _goal(config: BatchConfig) -> Any:
@@ -229,8 +240,3 @@ def _write_table(out: Path, rows: list[Row]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     files.put_text(out / "table.csv", text.getvalue())
-
-
-def _picture(folder: Path, name: str) -> np.ndarray:
-    with Image.open(folder / f"{name}.png") as image:
-        return np.asarray(image.convert("RGB"))

@@ -25,8 +25,12 @@ from pipeline.edit.emotions.presets import find_preset
 
 # Shares of the face's width: how far lashes reach beyond an eye's landmarks, lips beyond a mouth's.
 _LASHES, _LIPS = 0.075, 0.035
+# How far around a part its place is looked at: four deviations of the spread skin.
+_AROUND = 0.26
 # Widths of lines that are drawn, of the face's width.
 _LID, _LIP = 0.040, 0.015
+# Side of the largest thing that is taken for a scrap of an eye, of the face's width.
+_SCRAP = 0.06
 # An opening of the mouth, in face widths, from which the inside shows.
 _SHOWS = 0.03
 # The painter's mouth (pipeline/data/painter/face.py): inside, throat, tongue, teeth.
@@ -133,16 +137,32 @@ def skin_colour(face: np.ndarray, points: Points) -> np.ndarray:
 
 
 def _painted_over(face: np.ndarray, points: Points, part: str, width: float) -> np.ndarray:
-    """The face with skin in the part's place: what skin there is around it, spread inwards
-    (normalised convolution, Knutsson & Westin 1993)."""
+    """The face with skin in the part's place; only what lies around it is looked at."""
+    room = _AROUND * width
+    low = np.floor(points[lm.PARTS[part]].min(axis=0) - room).astype(int).clip(0)
+    high = np.ceil(points[lm.PARTS[part]].max(axis=0) + room).astype(int).clip(0)
+    place = np.s_[low[1] : high[1], low[0] : high[0]]
+    if not face[place].size:
+        return face
+    painted = face.copy()
+    skin = skin_colour(face, points)
+    painted[place] = _skin_spread(face[place], points - low, part, width, skin)
+    return painted
+
+
+def _skin_spread(
+    face: np.ndarray, points: Points, part: str, width: float, skin: np.ndarray
+) -> np.ndarray:
+    """A piece of the face with the skin that is around the part spread inwards (normalised
+    convolution, Knutsson & Westin 1993)."""
     reach = (_LIPS if part == "mouth" else _LASHES) * width
     hole = _hull(points, part, reach, face.shape)
     for brow in ("left_brow", "right_brow"):
         hole[_hull(points, brow, 0.02 * width, face.shape) > 0] = 0
-    skin = skin_colour(face, points)
     near = np.abs(face.astype(np.float32) - skin).max(axis=2) < 34
     if part != "mouth":
         hole[_hair(face, points, part, hole, near, width)] = 0
+        hole[_scraps(points, hole, near, width)] = 255
     trust = (near & (hole == 0)).astype(np.float32)
     blurred = face.astype(np.float32) * trust[..., None]
     sigma = 0.06 * width
@@ -201,8 +221,31 @@ def _hair(
     locks = np.isin(parts, coming_in[coming_in > 0]).astype(np.uint8)
     # With the line around them.
     grown = cv2.dilate(locks, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    found: np.ndarray = (grown > 0) & ~skin & ~near_eye
-    return found
+    found = (grown > 0) & ~skin & ~near_eye
+    # A lock's border is a line, not the steps of pixels.
+    smooth: np.ndarray = cv2.GaussianBlur(found.astype(np.float32), (0, 0), 0.008 * width) > 0.5
+    return smooth & ~near_eye
+
+
+def _scraps(points: Points, hole: np.ndarray, skin: np.ndarray, width: float) -> np.ndarray:
+    """H × W bool: what would be left of an eye beside its hole: tips of lashes, ends of creases.
+    Small things that are no skin, lie along the hole, and are no brow."""
+    rest = (~skin & (hole == 0)).astype(np.uint8)
+    side = 2 * max(1, round(0.025 * width)) + 1
+    beside = (cv2.dilate(hole, np.ones((side, side), np.uint8)) > 0) & (rest > 0)
+    _, parts, found, _ = cv2.connectedComponentsWithStats(rest)
+    brows = np.zeros(hole.shape, bool)
+    for brow in ("left_brow", "right_brow"):
+        brows |= _hull(points, brow, 0.005 * width, hole.shape) > 0
+    on_brow = np.bincount(parts[brows], minlength=len(found))
+    areas = found[:, cv2.CC_STAT_AREA]
+    along = np.bincount(parts[beside], minlength=len(found))
+    scraps = (areas < (_SCRAP * width) ** 2) & (along > 0.6 * areas) & (on_brow < 0.3 * areas)
+    scraps[0] = False
+    size = 2 * max(1, round(0.006 * width)) + 1
+    grown = cv2.dilate(scraps[parts].astype(np.uint8), np.ones((size, size), np.uint8))
+    found_scraps: np.ndarray = (grown > 0) & ((rest == 0) | scraps[parts])
+    return found_scraps
 
 
 def _dark(face: np.ndarray, points: Points, part: str, width: float) -> Colour:

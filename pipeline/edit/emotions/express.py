@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +41,7 @@ from pipeline.invert.pti import picture_of
 from torch_utils.pixels import to_uint8
 
 # Side of the view; drawings are worked on at their own size between these.
-VIEW_SIDE, LEAST_SIDE, MOST_SIDE = 512, 320, 1600
+VIEW_SIDE, LEAST_SIDE, MOST_SIDE = 512, 768, 1600
 # How much a doubt about the expression counts beside one `SIGMA` of landmarks.
 _DOUBT = 2.0
 # Visibility below which a part is taken to be covered.
@@ -178,9 +178,7 @@ class Performer:
         by_model = self.by_model(plan)
         if self.ways.method != "auto":
             return by_model
-        done = [by_model, self.drawn(plan)]
-        tried = {one.method: round(one.score, 4) for one in done}
-        return replace(min(done, key=lambda one: one.score), tried=tried)
+        return better_of([by_model, self.drawn(plan)])
 
     def follow(self, recipe: Recipe) -> Expressed:
         """The face dragged as a recipe says, by its strategy."""
@@ -307,7 +305,8 @@ class Performer:
             if mask is not None:
                 mask = cv2.resize(mask, face.shape[1::-1], interpolation=cv2.INTER_AREA)
             full, _ = carry_emotion(self.source, sides, self.transform, mask)
-            view = crop(full, self.transform, VIEW_SIDE)
+            # By way of the drawing's own size, as the view before was made.
+            view = _resized(crop(full, self.transform, self.own.shape[1]), VIEW_SIDE)
         method = reached.method if reached is not None else "model"
         return Expressed(
             plan, view, full, self.reader.read(view), method, seconds, reached, face, ws
@@ -364,6 +363,13 @@ class Performer:
             pictures=state.step,
             seconds=time.process_time() - began,
         )
+
+
+def better_of(done: Sequence[Expressed]) -> Expressed:
+    """What "auto" takes of the ways that were tried: the best score; seconds of all of them."""
+    tried = {one.method: round(one.score, 4) for one in done}
+    seconds = sum(one.seconds for one in done)
+    return replace(min(done, key=lambda one: one.score), tried=tried, seconds=seconds)
 
 
 def load_directions(inputs: Mapping[str, Path]) -> Directions | None:

@@ -24,6 +24,8 @@ def parse_goal(
         name, _, share = part.partition(" ")
         check_choice("emotion", name, EMOTIONS)
         emotions[name] = emotions.get(name, 0.0) + strength * _number(part, share.strip() or "1")
+    if emotion and not emotions:
+        raise ConfigError(f'emotion: "{emotion}" names nothing; write a name as in "smile 0.7".')
     values: dict[str, float] = {}
     for part in filter(None, (piece.strip() for piece in (sliders or "").split(","))):
         name, equals, value = part.partition("=")

@@ -124,12 +124,15 @@ def _keyframe(entry: Any, number: int) -> Keyframe:
         raise ConfigError(f"keyframe {number}: at={at} is no second from 0 to {MOST_SECONDS:g}.")
     easing = str(entry.get("easing", "linear"))
     check_choice(f"easing of keyframe {number}", easing, EASINGS)
+    mirror = entry.get("mirror", False)
+    if not isinstance(mirror, bool):
+        raise ConfigError(f"keyframe {number}: mirror={mirror} is neither true nor false.")
     emotion, sliders = entry.get("emotion"), entry.get("sliders")
     goal = None
     if emotion or sliders:
         goal = parse_goal(
             None if emotion is None else str(emotion),
             None if sliders is None else str(sliders),
-            mirror=bool(entry.get("mirror", False)),
+            mirror=mirror,
         )
     return Keyframe(float(at), goal, easing)

@@ -27,8 +27,8 @@ from pipeline.edit.drag import LatentPrior
 from pipeline.edit.emotion_config import DirectionsConfig
 from pipeline.edit.emotions.directions import Directions, measure_names, measured
 from pipeline.edit.emotions.regression import Logistic, Ridge, fit_logistic, fit_ridge
-from pipeline.edit.generator import choose_layer, free_rows, latent_prior
-from pipeline.errors import ConfigError, DataError, Interrupted
+from pipeline.edit.generator import check_colour, choose_layer, free_rows, latent_prior
+from pipeline.errors import DataError, Interrupted
 from pipeline.invert.inversion import model_digest
 from pipeline.invert.pti import picture_of
 from pipeline.models import checkpoint
@@ -60,9 +60,7 @@ class Samples:
 def check(config: DirectionsConfig, inputs: Mapping[str, Path]) -> None:
     """Refuse what the model cannot do before anything is begun."""
     choose_device(config.device)
-    generator: Any = checkpoint.blank(inputs["model"], "G_ema")
-    if generator.img_channels != 3:
-        raise ConfigError("directions.model draws grey pictures; the face reader needs colour.")
+    check_colour(checkpoint.blank(inputs["model"], "G_ema"), "directions.model")
 
 
 def run(

@@ -14,7 +14,7 @@ can be differentiated, so L-BFGS takes a dozen steps. It starts where a learnt d
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,7 @@ from torch import Tensor
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import FaceReader
 from pipeline.edit.drag import LatentPrior
-from pipeline.edit.emotions.directions import (
-    LEAST_CHANCE,
-    Directions,
-    log_odds,
-)
+from pipeline.edit.emotions.directions import LEAST_CHANCE, Directions, log_odds
 from pipeline.edit.emotions.plan import EmotionPlan
 from pipeline.invert.pti import picture_of
 
@@ -278,8 +274,3 @@ def _search(wish: Wish, move: Tensor, steps: int) -> tuple[Tensor, float, tuple[
             break
         before = loss
     return ws, loss, tuple(path), taken
-
-
-def shares_of(reader: FaceReader, chances: Tensor) -> Mapping[str, float]:
-    """One row of expression probabilities by name."""
-    return dict(zip(reader.expressions, chances.tolist(), strict=True))

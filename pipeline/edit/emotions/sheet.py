@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline import files
 from pipeline.console import catch_stop, progress, say
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import FaceReader
@@ -31,7 +32,7 @@ from pipeline.edit.emotions.page import Cell, draw_page
 from pipeline.edit.emotions.plan import Goal
 from pipeline.edit.emotions.presets import find_preset
 from pipeline.errors import Interrupted
-from pipeline.invert.inversion import picture_folder, read_info
+from pipeline.invert.inversion import picture_folder, read_info, read_png
 from torch_utils.device import choose_device, describe
 
 FORMAT = 1
@@ -72,7 +73,7 @@ def run(
         (out / "full").rmdir()
     cells = [
         Cell(
-            framed(_picture(out / "cells" / f"{name}.png"), performer.reading.landmarks),
+            framed(read_png(out / "cells" / f"{name}.png"), performer.reading.landmarks),
             find_preset("emotion", name).label,
         )
         for name in config.emotions
@@ -117,9 +118,7 @@ def _one(performer: Performer, config: EmotionsConfig, name: str, out: Path) -> 
         Image.fromarray(view).save(out / WORK / f"{name}.{number}.png")
     entry = entry_of(performer, done, name)
     # Last: what it says is there, is.
-    aside = record.with_suffix(".part")
-    aside.write_text(json.dumps(entry), encoding="utf-8")
-    aside.replace(record)
+    files.put_text(record, json.dumps(entry))
     return entry
 
 
@@ -141,13 +140,13 @@ def _write_loops(config: EmotionsConfig, out: Path) -> None:
     """From the drawing to each emotion and on to the next, by way of the in-betweens."""
     frames: list[np.ndarray] = []
     times: list[int] = []
-    original = loops.resized(_picture(out / "cells" / "original.png"), config.loop_px)
+    original = loops.resized(read_png(out / "cells" / "original.png"), config.loop_px)
     for name in config.emotions:
         between = [
-            loops.resized(_picture(out / WORK / f"{name}.{number}.png"), config.loop_px)
+            loops.resized(read_png(out / WORK / f"{name}.{number}.png"), config.loop_px)
             for number in range(len(_BETWEEN))
         ]
-        cell = loops.resized(_picture(out / "cells" / f"{name}.png"), config.loop_px)
+        cell = loops.resized(read_png(out / "cells" / f"{name}.png"), config.loop_px)
         frames += [*between, cell, *between[::-1], original]
         times += [_BETWEEN_MS] * len(between)
         times += [round(1000 * config.hold)]
@@ -166,11 +165,6 @@ def framed(view: np.ndarray, landmarks: Points) -> np.ndarray:
     left = round(min(max((x0 + x1) / 2 - wide / 2, 0), width - wide))
     top = round(min(max(y0 + 0.42 * (y1 - y0) - 0.55 * tall, 0), height - tall))
     return view[top : top + tall, left : left + wide]
-
-
-def _picture(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _titled(config: EmotionsConfig) -> str:
