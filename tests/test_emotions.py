@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data import landmarks as lm
+from pipeline.data.align import CropTransform, crop
 from pipeline.data.face_measures import eye_aspect
 from pipeline.data.face_reader import FaceReader
 from pipeline.data.painter import EXPRESSIONS, Pose, character, paint_face
@@ -21,6 +22,7 @@ from pipeline.edit.emotions.directions import Directions, measure_names
 from pipeline.edit.emotions.drawn import draw_emotion, marks_of
 from pipeline.edit.emotions.express import Performer, Ways
 from pipeline.edit.emotions.regression import fit_logistic, fit_ridge
+from pipeline.edit.emotions.sheet import portrait
 from pipeline.edit.generator import latent_prior
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.models import checkpoint
@@ -91,6 +93,18 @@ def test_a_shut_eye_keeps_the_hair_and_the_other_eye(reader: FaceReader) -> None
     shut = draw_emotion(speckled, *args[1:]).face
     darkest = [int(shut[row : row + 3, left : left + 3].min()) for row in rows]
     assert darkest[0] > 120 > darkest[1]
+
+
+def test_a_sheets_portrait_ends_where_the_drawing_does(generator: Any, reader: FaceReader) -> None:
+    drawing = paint_face(character(23), size=400).image
+    ws = generator.mapping.w_avg.repeat(1, generator.num_ws, 1)
+    around = CropTransform.square(200, 160, 480)  # beyond the drawing on three sides
+    shown = portrait(Performer(generator, ws, reader, None, Ways(), drawing, around))
+    assert shown.shape == (426, 426, 3)  # 400 of 480 px, in a view of 512
+    inside = crop(drawing, CropTransform.square(200, 200, 400), 426)
+    assert np.abs(shown.astype(float) - inside).mean() < 12
+    whole = CropTransform.whole(400, 400)
+    assert portrait(Performer(generator, ws, reader, None, Ways(), drawing, whole)).shape[0] == 512
 
 
 def test_enlarging_makes_lines_sharp_and_invents_no_colours() -> None:

@@ -172,7 +172,7 @@ def test_a_killed_batch_goes_on_and_lists_what_cannot_be_done(
     arguments = (
         "stage=[invert,batch]", "character=many", f"invert.image={folder}", *QUICK,
         f"invert.model={model}", f"batch.model={model}", "batch.emotion.name=laugh",
-        "batch.emotion.method=drawn", "batch.cell_px=64", "batch.seeds=0-3",
+        "batch.emotion.method=drawn", "batch.cell_px=64", "batch.seeds=0-1",
     )  # fmt: skip
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(**command(root, store, *arguments), stdout=log, stderr=log)
@@ -194,12 +194,12 @@ def test_a_killed_batch_goes_on_and_lists_what_cannot_be_done(
     finished = store / "batch/many/v1"
     assert (finished / "pictures" / first.name).stat().st_mtime_ns == made
     rows = {row["name"]: row for row in about(finished, "table.json")}
-    assert set(rows) == {"girl-5", "girl-23", "broken.png", *(f"seed-{n}" for n in range(4))}
+    assert set(rows) == {"girl-5", "girl-23", "broken.png", *(f"seed-{n}" for n in range(2))}
     assert rows["girl-5"]["read_after"] == rows["girl-23"]["read_after"] == "laugh"
     assert "broken.png" in rows["broken.png"]["reason"]
     assert read(finished / "full/girl-5.png").shape == (200, 200, 3)
     assert read(finished / "contact_sheet.png").shape[1] > 3 * 128
-    assert (finished / "table.csv").read_text().count("\n") == 8
+    assert (finished / "table.csv").read_text().count("\n") == 6
 
 
 def test_a_recipe_is_followed_on_every_face(root: Path, store: Path, tmp_path: Path) -> None:

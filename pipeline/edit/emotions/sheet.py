@@ -80,7 +80,13 @@ def run(
     ]
     title = config.title if config.title is not None else _titled(config)
     sheet = draw_page(
-        performer.view, "Original", cells, title, config.subtitle, config.columns, config.cell_px
+        portrait(performer),
+        "Original",
+        cells,
+        title,
+        config.subtitle,
+        config.columns,
+        config.cell_px,
     )
     sheet.save(out / "sheet.png", optimize=True)
     _write_loops(config, out)
@@ -153,6 +159,28 @@ def _write_loops(config: EmotionsConfig, out: Path) -> None:
         times += [_BETWEEN_MS] * (len(between) + 1)
     loops.write_webp(out / "loop.webp", frames, times)
     loops.write_gif(out / "loop.gif", frames, times)
+
+
+def portrait(performer: Performer) -> np.ndarray:
+    """The view without what lies beyond the drawing's borders (its mirror image): the largest part
+    of the view's proportions around the face; all of the view where that would cut the face."""
+    view = performer.view
+    if performer.source is None or performer.transform is None:
+        return view
+    height, width = view.shape[:2]
+    tall, wide = performer.source.shape[:2]
+    corners = np.array([[0, 0], [wide, 0], [wide, tall], [0, tall]], dtype=np.float64)
+    x, y = performer.transform.apply(corners, width).T
+    left, right = max(0.0, x[0], x[3]), min(float(width), x[1], x[2])
+    top, bottom = max(0.0, y[0], y[1]), min(float(height), y[2], y[3])
+    share = min((right - left) / width, (bottom - top) / height)
+    x0, y0, x1, y1 = lm.bounding_box(performer.reading.landmarks)
+    if share * width < x1 - x0 or share * height < y1 - y0:
+        return view
+    across, down = int(share * width), int(share * height)
+    first = int(np.clip((x0 + x1 - across) / 2, np.ceil(left), max(np.ceil(left), right - across)))
+    upper = int(np.clip((y0 + y1 - down) / 2, np.ceil(top), max(np.ceil(top), bottom - down)))
+    return view[upper : upper + down, first : first + across]
 
 
 def framed(view: np.ndarray, landmarks: Points) -> np.ndarray:
