@@ -21,7 +21,10 @@ HELD_OUT_SEED = 90210
 
 @click.command(help=__doc__)
 @click.argument("model")
-@click.option("--encoder", help="Reference to the model's encoder [default: encoder/NAME].")
+@click.option(
+    "--encoder",
+    help="Reference to the model's encoder [default: encoder/NAME, else what comes with it].",
+)
 @click.option(
     "--pictures", type=click.Path(path_type=Path), help="A folder of pictures instead of painted."
 )
@@ -90,6 +93,7 @@ def _inputs(model: str, encoder: str | None, store: Path, needed: bool) -> dict[
     """Folders of the model and of its encoder, where one is needed."""
     from pipeline.artifacts.store import Store
     from pipeline.errors import ArtifactError
+    from pipeline.invert.encoder import OWN
 
     artifacts = Store(store.expanduser())
 
@@ -105,6 +109,8 @@ def _inputs(model: str, encoder: str | None, store: Path, needed: bool) -> dict[
     reference = encoder or f"encoder/{name}"
     if needed and (encoder or name in artifacts.names("encoder")):
         inputs["encoder"], _ = find(reference, "encoder")
+    elif needed and (folder / OWN / "encoder.json").is_file():
+        inputs["encoder"] = folder / OWN
     return inputs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,25 @@ def test_invert_begins_where_the_encoder_says(tmp_path: Path, trained: Path, mod
     assert info["start"] == "encoder"
     auto = stage.run(invert_config(tune={"steps": 0}), inputs, tmp_path / "auto")
     assert auto["start"] == "encoder"
+
+
+def test_a_model_may_bring_its_own_encoder(tmp_path: Path, trained: Path, model: Path) -> None:
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    shutil.copytree(trained, own / "encoder")
+    image = picture_of_the_model(model, tmp_path / "own.png")
+    settings = invert_config(project={"encoder_steps": 0}, tune={"steps": 0})
+    settings.project.steps = 1
+    others = tmp_path / "others"
+    shutil.copytree(trained, others)
+    info = json.loads((others / "encoder.json").read_text())
+    (others / "encoder.json").write_text(json.dumps(info | {"model": {"digest": "0"}}))
+    # Where the one that is named is another model's, its own counts, too.
+    for folder, named, start in ((own, {}, "encoder"), (own, {"encoder": others}, "encoder"),
+                                 (model, {}, "w_avg")):  # fmt: skip
+        inputs = {"model": folder, "image": image} | named
+        metrics = stage.run(settings, inputs, tmp_path / f"{start}{len(named)}")
+        assert metrics["start"] == start
 
 
 def test_without_a_fitting_encoder_the_start_says_so(

@@ -7,7 +7,8 @@ one model only, whose digest it carries. On disk:
     encoder.json           format, the model's digest, the network's arguments, passes
     encoder.safetensors    its weights, and the mean and deviation of w that it counts in
 
-How it is trained is in `encoder_stage`.
+How it is trained is in `encoder_stage`. A model that is given away may bring its own along, in the
+folder OWN beside its weights; it counts where no other is named.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pipeline.invert import pti
 from pipeline.models.picture_encoder import HIDDEN, PictureEncoder
 
 FORMAT = 1
+OWN = "encoder"
 # Larger pictures are reduced to this side first: what a latent says of a face is seen at 64 px.
 LARGEST_SIDE_PX = 64
 

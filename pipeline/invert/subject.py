@@ -220,17 +220,23 @@ def _encoder(
     start = config.project.start
     if start not in ("auto", "encoder"):
         return None
-    if "encoder" not in inputs:
-        if start == "encoder":
-            raise ConfigError(
-                "project.start=encoder needs an encoder of this model; run `make encoder "
-                "MODEL=...` first, or use project.start=w_avg."
-            )
+    own = inputs["model"] / encoder.OWN
+    folders = [inputs["encoder"]] if "encoder" in inputs else []
+    if (own / "encoder.json").is_file():
+        folders.append(own)
+    if not folders and start == "encoder":
+        raise ConfigError(
+            "project.start=encoder needs an encoder of this model; run `make encoder MODEL=...` "
+            "first, or use project.start=w_avg."
+        )
+    digest = inversion.model_digest(inputs["model"])
+    for folder in folders:
+        found = encoder.Encoder.load(folder, device)
+        if found.model_digest == digest:
+            return found
+    if not folders:
         return None
-    found = encoder.Encoder.load(inputs["encoder"], device)
-    if found.model_digest == inversion.model_digest(inputs["model"]):
-        return found
-    words = f"the encoder {inputs['encoder']} was trained on another model than {inputs['model']}"
+    words = f"the encoder {folders[0]} was trained on another model than {inputs['model']}"
     if start == "encoder":
         raise ArtifactError(
             f"{words[0].upper()}{words[1:]}; run `make encoder MODEL=...` for this one, or use "
