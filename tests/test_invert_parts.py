@@ -225,6 +225,32 @@ def test_tuning_is_quicker_when_it_is_aimed() -> None:
     assert reached[1][-1] < 0.9 * reached[0][-1]
 
 
+def test_a_settled_tuning_falls_to_rest_and_goes_on_as_if_never_left() -> None:
+    untuned = tiny("stylegan2")
+    ws = untuned.mapping(torch.zeros(1, 16), torch.zeros(1, 0))
+    target = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16)
+    options = TuningOptions(learning_rate=0.01, stop_at=0.0, steps=20, rampdown=0.3)
+
+    def engine() -> Tuning:
+        return Tuning(copy.deepcopy(untuned), Pixels(), [View(target, ws)], options)
+
+    tuning = engine()
+    for _ in range(4):
+        tuning.step()
+    assert not tuning.settled
+    tuning.settle()  # 14 of 20 are over, at the full rate
+    other = engine()
+    other.load(tuning.tensors(), tuning.step_index)
+    for one in (tuning, other):
+        losses = []
+        while not one.finished:
+            losses.append(one.step().mse)
+            one.settle()
+        assert len(losses) == 6
+        assert one.settled
+    assert torch.equal(tuning.picture(), other.picture())
+
+
 def test_the_fitting_rank_keeps_a_delta_within_a_fifth() -> None:
     generator = tiny("stylegan2")
     parameters = weight_forms.tuned_parameters(generator)

@@ -96,7 +96,7 @@ class TuneConfig:
     # Perceptual distance and PSNR at which tuning has arrived and stops; both must be reached.
     stop_at: float = 0.06
     stop_at_db: float = 32.0
-    # Steps without progress after which it stops; 0: never.
+    # Steps without progress after which the last part begins, in which the rate falls; 0: never.
     plateau: int = 40
     plateau_gain: float = 0.01
     # Keep the pictures of other latents where they were (PTI, eqs. 5-6): slower by half or more.

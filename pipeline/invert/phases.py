@@ -267,23 +267,23 @@ def tune(
     if state is not None and goes_on:
         tuning.load(state.tensors, state.step)
         plateau.restore(files.values("tune", "loss"))
-    ended = "steps"
+    arrived = False
     with phase.running("tuning", steps, tuning.step_index) as bar:
         if steps and not goes_on:
             tuning.aim()
-        while tuning.step_index < steps:
+        while steps and not tuning.finished:
             if subject.watch is not None:
                 subject.watch("tune", tuning.step_index, steps, tuning.picture)
             measured = tuning.step(_other_w(subject, character, tuning.step_index))
             phase.record(measured)
             bar.advance(mse=measured.mse, perceptual=measured.perceptual)
-            if measured.arrived:
-                ended = "arrived"
+            arrived = measured.arrived
+            if arrived:
                 break
-            phase.maybe_save(tuning.step_index, lambda: tuning.tensors() | dict(kept))
             if plateau.add(measured.loss):
-                ended = "plateau"
-                break
+                tuning.settle()
+            phase.maybe_save(tuning.step_index, lambda: tuning.tensors() | dict(kept))
+    ended = "arrived" if arrived else "plateau" if tuning.settled else "steps"
     return Tuned(tuning.stored(), rank, tuning.step_index, phase.seconds["tune"], ended)
 
 

@@ -116,6 +116,8 @@ class Tuning:
             raise ModelError("There is no picture to tune the generator to.")
         self.options = options or TuningOptions()
         self.step_index = 0
+        # Steps that a plateau spared: the rate's clock runs ahead by as many.
+        self._skipped = 0
         self._form = form or Whole(tuned_parameters(generator))
         self._generator = generator
         self._views = tuple(views)
@@ -147,6 +149,22 @@ class Tuning:
                     total[name] += gradient
         self._form.aim(total)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all of `options.steps` are done, or spared; never where they are 0."""
+        return 0 < self.options.steps <= self.step_index + self._skipped
+
+    @property
+    def settled(self) -> bool:
+        """Whether `settle` has spared steps."""
+        return self._skipped > 0
+
+    def settle(self) -> None:
+        """There is no more progress at this rate: go on with the last part, in which it falls to 0
+        (without such a part this is the end). Changes nothing where that has begun."""
+        ahead = math.ceil(self.options.steps * (1 - self.options.rampdown))
+        self._skipped += max(0, ahead - (self.step_index + self._skipped))
+
     def step(self, locality_w: Tensor | None = None) -> TuningStep:
         """One update for the view whose turn it is, unless that view has arrived.
 
@@ -174,7 +192,7 @@ class Tuning:
         check_finite(measured.loss, "tuning the generator", step)
         if not self._near[index]:
             for group in self._adam.param_groups:
-                group["lr"] = self.options.rate(step)
+                group["lr"] = self.options.rate(step + self._skipped)
             self._adam.zero_grad(set_to_none=True)
             loss.backward()
             self._adam.step()
@@ -250,7 +268,7 @@ class Tuning:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name."""
         variables = {f"tuned.{name}": value.detach() for name, value in self._variables.items()}
-        near = {"near": torch.tensor(self._near)}
+        near = {"near": torch.tensor(self._near), "skipped": torch.tensor(self._skipped)}
         return near | variables | adam_tensors(self._adam, list(self._variables))
 
     def load(self, tensors: Mapping[str, Tensor], step_index: int) -> None:
@@ -259,5 +277,6 @@ class Tuning:
             for name, value in self._variables.items():
                 value.copy_(tensors[f"tuned.{name}"])
         self._near = tensors["near"].tolist()
+        self._skipped = int(tensors["skipped"])
         load_adam(self._adam, list(self._variables), tensors)
         self.step_index = step_index
