@@ -82,6 +82,7 @@ function showState(next) {
   if (before.work !== state.work || before.phase !== "ready") { frames.clear(); distances.clear(); drawn = -1; picture = mood = null; setMode("face"); moods.reset(); }
   view.resize(state.width, state.height);
   showViews();
+  $("likeness").hidden = state.kind !== "drawing";
   $("sheet").hidden = state.kind !== "drawing"; $("sheet").disabled = state.saving && state.making !== "sheet";
   $("sheet").textContent = t(state.making === "sheet" ? "sheet_cancel" : "sheet"); $("sheet-note").hidden = $("sheet").hidden || state.frame === 0;
   view.handles = state.handles;
@@ -270,7 +271,7 @@ function showTimeline() {
 
 function showHint() {
   const key = mode !== "face" || view.compareAt !== null || view.tool !== "point" ? null
-    : view.cursor ? "hint_keys" : view.pending ? "hint_target" : state.handles?.length ? (state.frame === 0 && !state.running ? "hint_ready" : null) : state.kind === "drawing" ? "hint_likeness" : "hint_first";
+    : view.cursor ? "hint_keys" : view.pending ? "hint_target" : state.handles?.length ? (state.frame === 0 && !state.running ? "hint_ready" : null) : "hint_first";
   $("hint").textContent = key ? t(key) : "";
 }
 
