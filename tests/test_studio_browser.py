@@ -409,7 +409,7 @@ def test_axe_finds_no_violation(browser: Any, studio: StudioProcess, tmp_path: P
         faces()
         desk.page.click("#faces-go")
         desk.page.wait_for_selector("#finding", state="visible")
-        desk.until("+document.querySelector('#finding-bar').value > 0")
+        desk.until("document.querySelector('#finding-model').width == 512")  # a preview is there
 
     def api() -> None:
         desk.page.goto(f"{studio.address}api.html")

@@ -17,7 +17,7 @@ const faces = new Faces();
 let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", mood = null, scrubbing = false, drawn = -1;
 const frames = new Map(), distances = new Map();
 const moods = new Moods((type, values) => connection.say(type, values));
-const start = new Start({ get connection() { return connection; }, get machine() { return machine; }, notice });
+const start = new Start({ get begun() { return begun; }, get connection() { return connection; }, get machine() { return machine; }, notice });
 
 // --- beginning ---
 
@@ -25,7 +25,8 @@ chooseLanguage();
 fillLanguages($("language"));
 moods.words();
 setTheme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
-begin().catch((error) => notice(error.message));
+const begun = begin();
+begun.catch((error) => notice(error.message));
 
 async function begin() {
   [machine] = await Promise.all([ask("GET", "/api/machine"), fillModels()]);

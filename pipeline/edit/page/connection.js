@@ -44,6 +44,7 @@ export class Connection extends EventTarget {
   say(type, values = {}, body = undefined) {
     const data = pack({ type, ...values }, body);
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(data);
+    else if (this.socket.readyState === WebSocket.CONNECTING && !this.tries) this.socket.addEventListener("open", () => this.socket.send(data), { once: true });
     else this.dispatchEvent(new Event("unsaid"));
   }
 

@@ -7,12 +7,12 @@ const GALLERY = 12, RECENT = 6;
 const MODEL = /\.(pkl|pt)$/i, SESSION = /\.animedrag$/i;
 
 export class Start {
-  // `studio`: { connection, machine, notice(text, milliseconds, alarming) } of the page.
+  // `studio`: { begun, connection, machine, notice(text, milliseconds, alarming) } of the page.
   constructor(studio) {
     this.studio = studio;
     this.first = 0;
     this.of = null; // the model whose samples were asked for
-    const say = (type, values) => studio.connection.say(type, values);
+    const say = async (type, values) => { await studio.begun; studio.connection.say(type, values); };
     $("more").addEventListener("click", () => this.gallery(this.first + GALLERY));
     $("seed").addEventListener("change", ({ target }) => { if (target.value !== "" && target.checkValidity()) say("seed", { seed: Number(target.value) }); });
     $("drop-carried").addEventListener("click", () => say("drop"));
@@ -79,6 +79,7 @@ export class Start {
   // A picture, a session file or a model: told apart by name.
   async bring(file) {
     if (!file) return;
+    await this.studio.begun; // a quick hand waits for the session
     const { machine, notice } = this.studio;
     const most = MODEL.test(file.name) ? machine.model_bytes : SESSION.test(file.name) ? machine.session_bytes : machine.upload_bytes;
     if (file.size > most) { notice(t("error_too_large", { name: file.name, mb: Math.round(most / 1e6) })); return; }
