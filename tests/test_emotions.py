@@ -95,6 +95,31 @@ def test_a_shut_eye_keeps_the_hair_and_the_other_eye(reader: FaceReader) -> None
     assert darkest[0] > 120 > darkest[1]
 
 
+def test_a_winks_eye_is_opened_with_the_other_ones_image(reader: FaceReader) -> None:
+    """Where both are shut there is nothing to open them with: they stay, and are not stretched."""
+    for mood, parts, reads in (
+        ("wink", ("right_eye", "mouth"), "smile"),
+        ("closed", ("mouth",), "closed"),
+    ):
+        painted = paint_face(character(23), Pose(6, -2, 4), EXPRESSIONS[mood], size=SIDE)
+        reading = reader.read(painted.image)
+        goal = Goal({"smile": 1.0})
+        plan = plan_goal(reading, goal, width=SIDE, height=SIDE)
+        assert plan.mask is not None
+        keep = plan.mask.astype(np.float32) / 255
+        done = draw_emotion(
+            painted.image, reading.landmarks, plan.landmark_targets, keep, marks_of(goal), {}
+        )
+        assert done.parts == parts
+        after = reader.read(done.face)
+        assert after.expression == reads
+        left, right = (eye_aspect(after.landmarks, side) for side in ("left", "right"))
+        if mood == "wink":
+            assert 0.7 < left / right < 1 / 0.7
+        else:
+            assert max(left, right) < 0.25
+
+
 def test_a_sheets_portrait_ends_where_the_drawing_does(generator: Any, reader: FaceReader) -> None:
     drawing = paint_face(character(23), size=400).image
     ws = generator.mapping.w_avg.repeat(1, generator.num_ws, 1)
