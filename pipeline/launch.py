@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # What another process waits for before it ends on an error that all have, so that the launcher,
 # which stops all when one ends, leaves the first one time to say it.
 SPEAK_SECONDS = 3.0
+# In which the death of another process, if that is why a launcher stopped this one, becomes known.
+DEATH_SECONDS = 1.0
 
 
 class CrewLost(AnimedragError):
@@ -174,6 +176,12 @@ def _leave(crew: Crew, error: BaseException) -> BaseException:
     if isinstance(error, KeyboardInterrupt):
         code = Interrupted.exit_code
     if crew.is_first:
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            # A launcher that sees a process die stops the rest, often before we have seen it.
+            trouble = crew.lifeline.trouble(DEATH_SECONDS)
+            if trouble is not None and trouble.speaks and crew.lifeline.may_speak():
+                error = CrewLost(trouble.sentence, trouble.exit_code)
+                code = error.exit_code
         crew.lifeline.end(code)
         return error
     if isinstance(error, CrewLost):
