@@ -25,6 +25,17 @@ class CropRule:
     eye_height: float
     background: str
 
+    def face_box(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of a height x width crop that hold the inner face, from the brows to the
+        chin: a square of one face width, as far as it lies within the crop."""
+        side = round(width / self.face_widths)
+        top = round(self.eye_height * height - side / 3)
+        left = round((width - side) / 2)
+        return (
+            slice(max(top, 0), min(top + side, height)),
+            slice(max(left, 0), min(left + side, width)),
+        )
+
     def write(self, folder: Path) -> None:
         """Write the rule into a dataset or model folder."""
         content = {"format": FORMAT, **asdict(self)}

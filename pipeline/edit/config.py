@@ -8,7 +8,7 @@ from pipeline.edit.emotion_config import EmotionConfig
 from pipeline.errors import ConfigError, check_choice, check_range
 
 POINTS_FRAMES = ("face", "picture")
-PASTES = ("drawing", "face")
+PASTES = ("auto", "drawing", "drawn", "face")
 MASKS = ("none", "proposed")
 # The names in pipeline/edit/strategies, which this module does not import: that takes torch.
 STRATEGY_NAMES = ("draggan", "draggan-compatible", "freedrag", "stable", "auto")
@@ -84,8 +84,8 @@ class EditConfig:
     layer: str | None = None
     rows: int = 6
     move_whole_face: bool = False
-    # What the full picture is made of: the drawing's own pixels, moved, or the model's face.
-    paste: str = "drawing"
+    # What the full picture is made of, see `full_picture`.
+    paste: str = "auto"
     # Every how many steps the drag is saved, to go on from if the process is killed.
     save_every: int = 10
     # Every how many steps a picture is made, and how fast they are shown.

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.data.align import change_mask, crop, paste_back
+from pipeline.data.align import crop
 from pipeline.edit import drag, pictures, video
-from pipeline.edit.carry import carry_over
 from pipeline.edit.config import EditConfig
 from pipeline.edit.drag import DragState
+from pipeline.edit.full_picture import Dragged, full_picture
 from pipeline.edit.handle_check import Check, check_handle
 from pipeline.edit.pictures import Marker
 from pipeline.edit.task import Task, render, save_frame
@@ -40,7 +40,16 @@ def write(
     description: dict[str, Any] = {}
     shown = pictures.before_after(before, after, factor)
     if task.subject.source is not None and task.subject.transform is not None:
-        full, description["paste"] = _full_picture(task, before, after, config.paste)
+        dragged = Dragged(
+            task.subject.source,
+            task.subject.transform,
+            before,
+            after,
+            # All the way, also where the model could not follow.
+            (task.recipe.moves,),
+            task.recipe.mask,
+        )
+        full, description["paste"] = full_picture(dragged, config.paste)
         Image.fromarray(full).save(out / "full.png")
         side = after.shape[1] * factor
         drawn, edited = (
@@ -75,29 +84,6 @@ def _end_at_best(task: Task, state: DragState, trace: list[dict[str, Any]]) -> l
         log.write(json.dumps(last) + "\n")
     save_frame(task, last["step"], state.best.ws)
     return [*trace, last]
-
-
-def _full_picture(
-    task: Task, before: np.ndarray, after: np.ndarray, paste: str
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The uploaded picture with the edit in it, and how that was made."""
-    source, transform = task.subject.source, task.subject.transform
-    assert source is not None
-    assert transform is not None
-    mask = task.recipe.mask
-    # What the mask keeps stays the artist's own pixels.
-    keep = None if mask is None else mask.astype(np.float32) / 255
-    if paste == "drawing":
-        full, motion = carry_over(source, before, after, transform, keep)
-        about = {
-            "explained_by_motion": round(motion.explained, 4),
-            "repainted_share": round(float(motion.repaint.mean()), 4),
-        }
-        return full, {"from": "drawing", **about}
-    changed = change_mask(before, after)
-    if keep is not None:
-        changed = changed * (1 - keep)
-    return paste_back(source, after, transform, changed), {"from": "face"}
 
 
 def _write_film(

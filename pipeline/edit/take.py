@@ -1,9 +1,10 @@
 """What an artist did in the studio, filed as an edit.
 
-A *take* is a folder: `take.json` (handles, targets, frames, mask), `latents.npy` (the frames' ws,
-frames × num_ws × w_dim) and `frames/0001.png` and on, the pictures that the artist saw. `run`
-writes of it what the edit stage writes, so that a report, a replay and the lineage find everything
-where they expect it. It computes nothing that the studio has computed: no network is loaded.
+A *take* is a folder: `take.json` (handles, targets, frames, mask, acts), `latents.npy` (the
+frames' ws, frames × num_ws × w_dim) and `frames/0001.png` and on, the pictures that the artist saw.
+`run` writes of it what the edit stage writes, so that a report, a replay and the lineage find
+everything where they expect it. It computes nothing that the studio has computed: no network is
+loaded.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from PIL import Image
 from pipeline.data.align import CropTransform, crop
 from pipeline.edit import pictures, video
 from pipeline.edit import recipe as recipes
-from pipeline.edit.carry import carry_over
+from pipeline.edit.full_picture import Dragged, full_picture
 from pipeline.edit.pictures import Marker
-from pipeline.edit.recipe import Recipe
+from pipeline.edit.recipe import Move, Recipe
 from pipeline.edit.session import Frame, Session
+from pipeline.edit.session_acts import acts_of
 from pipeline.errors import DataError
 from pipeline.invert.inversion import read_info, read_png, transform_of
 
-FORMAT = 2
+FORMAT = 3
 # Folder of what an emotion made of the last frame, where one was shown when it was saved.
 EMOTION = "emotion"
 # A film of more is tiresome, and its making slow.
@@ -74,6 +76,7 @@ def write(
         "subject": dict(subject),
         "status": session.state.status.value,
         "recipe": recipes.to_json(recipe),
+        "acts": [[(m.start, m.target) for m in act] for act in acts_of(session, last)],
         "handles": [
             {"id": h.id, "from": h.start, "to": h.target, "ended": h.position,
              "confidence": h.confidence}
@@ -121,12 +124,12 @@ def run(config: TakeConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     paste: dict[str, Any] | None = None
     if "inversion" in inputs:
         source, transform = _drawing(inputs["inversion"], inputs["model"])
-        keep = None if recipe.mask is None else recipe.mask.astype(np.float32) / 255
-        full, motion = carry_over(source, before, after, transform, keep)
+        acts = [[Move(tuple(a), tuple(b)) for a, b in act] for act in take["acts"]]
+        dragged = Dragged(source, transform, before, after, acts, recipe.mask)
+        full, paste = full_picture(dragged, "auto")
         Image.fromarray(full).save(out / "full.png")
         side = after.shape[1] * factor
         shown = pictures.before_after(crop(source, transform, side), crop(full, transform, side), 1)
-        paste = {"from": "drawing", "explained_by_motion": round(motion.explained, 4)}
     Image.fromarray(shown).save(out / "before_after.png")
     recipes.write(recipe, out / "recipe.json")
     _write_film(take, faces, factor, config.frames_per_second, out)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pipeline.console import complain
 from pipeline.data import landmarks as lm
-from pipeline.data.align import CropTransform, change_mask, crop, paste_back
+from pipeline.data.align import CropTransform, crop
 from pipeline.data.face_reader import FaceReader, Reading
 from pipeline.edit import drag
 from pipeline.edit.blending import Blend
@@ -34,20 +34,19 @@ from pipeline.edit.emotions.drawn import Drawn, draw_emotion, marks_of
 from pipeline.edit.emotions.plan import EmotionPlan, Goal, plan_goal, preset_of
 from pipeline.edit.emotions.reach import SIGMA, Canvas, Reached, reach
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, latent_prior
+from pipeline.edit.own_face import kept_part, own_face, put_back
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
 from pipeline.invert.inversion import Inversion, model_digest
 from pipeline.invert.pti import picture_of
 from torch_utils.pixels import to_uint8
 
-# Side of the view; drawings are worked on at their own size between these.
-VIEW_SIDE, LEAST_SIDE, MOST_SIDE = 512, 768, 1600
+# Side of the view.
+VIEW_SIDE = 512
 # How much a doubt about the expression counts beside one `SIGMA` of landmarks.
 _DOUBT = 2.0
 # Visibility below which a part is taken to be covered.
 _HIDDEN = 0.35
-# Share of the picture's side at whose border a turning head is at rest.
-_BORDER = 0.14
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ class Performer:
             self.own,
             plan.source[: lm.NUM_LANDMARKS] * scale,
             target[: lm.NUM_LANDMARKS] * scale,
-            self._keep(plan, self.own.shape),
+            kept_part(plan.mask, self.own.shape),
             marks,
             marks_of(Goal({there: 1.0})) if there else {},
             (plan.source[-2:] * scale, target[-2:] * scale),
@@ -233,24 +232,12 @@ class Performer:
         """The drawing with a face of its own size in it; None for a face of the model."""
         if self.source is None or self.transform is None:
             return None
-        changed = change_mask(self.own, face, threshold=1.0, grow=0.01)
-        return paste_back(self.source, face, self.transform, changed)
-
-    @staticmethod
-    def _keep(plan: EmotionPlan, shape: tuple[int, ...]) -> np.ndarray:
-        height, width = shape[:2]
-        if plan.mask is not None:
-            mask = plan.mask.astype(np.float32) / 255
-            return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
-        rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-        edge = np.minimum.reduce([rows, height - 1 - rows, columns, width - 1 - columns])
-        return np.clip(1 - edge / (_BORDER * min(height, width)), 0, 1).astype(np.float32)
+        return put_back(self.source, self.transform, self.own, face)
 
     def _own_size(self) -> np.ndarray:
         """The face cut from the drawing at its own size, else the model's face, sharpened."""
         if self.source is not None and self.transform is not None:
-            side = min(max(math.ceil(self.transform.width), LEAST_SIDE), MOST_SIDE)
-            return crop(self.source, self.transform, side)
+            return own_face(self.source, self.transform)
         return _resized(crisp(self.face), VIEW_SIDE)
 
     # --- the model ---

@@ -9,10 +9,12 @@ import torch
 
 from pipeline.edit import recipe as recipes
 from pipeline.edit import session as sessions
-from pipeline.edit.carry import carry_over
+from pipeline.edit.full_picture import Dragged
+from pipeline.edit.full_picture import full_picture as drawing_with
 from pipeline.edit.recipe import Move, Recipe
 from pipeline.edit.sentences import Told
 from pipeline.edit.session import Engine, Session
+from pipeline.edit.session_acts import acts_of
 from pipeline.edit.session_machine import receive
 from pipeline.edit.studio.encoding import mask_bytes
 from pipeline.edit.studio.subject import Subject, draw
@@ -54,15 +56,16 @@ def with_recipe(session: Session, data: Any, engine: Engine, device: torch.devic
 
 
 def full_picture(session: Session, subject: Subject) -> np.ndarray | None:
-    """The uploaded picture with the edit carried out on its own pixels; None without one."""
+    """The uploaded picture with the edit in it, as `edit.paste=auto` has it; None without one."""
     if subject.source is None or subject.transform is None:
         return None
     mask = session.state.mask
-    full, _ = carry_over(
+    dragged = Dragged(
         subject.source,
+        subject.transform,
         draw(subject.generator, session.frames[0].ws),
         draw(subject.generator, session.frame.ws),
-        subject.transform,
-        None if mask is None else mask.cpu().numpy(),
+        acts_of(session),
+        None if mask is None else mask_bytes(mask),
     )
-    return full
+    return drawing_with(dragged, "auto")[0]

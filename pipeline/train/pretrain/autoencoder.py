@@ -74,6 +74,7 @@ class Task:
     config: PretrainConfig
     metric: PerceptualDistance
     bf16: bool
+    face_box: tuple[slice, slice] | None = None  # rows and columns of the inner face
 
     def backward(self, network: Autoencoder, images: Tensor, images_seen: int) -> dict[str, Tensor]:
         """Leave the gradients of all losses in the parameters; returns the losses by name."""
@@ -102,15 +103,24 @@ class Task:
 
     def _likeness(self, made: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradient with respect to the made pictures of how unlike the images they are."""
-        config = self.config
         leaf = made.detach().requires_grad_()
-        mse = F.mse_loss(leaf, images)
+        total, parts = self._distances(leaf, images)
+        if self.face_box is not None and self.config.face_weight:
+            rows, columns = self.face_box
+            face, told = self._distances(leaf[..., rows, columns], images[..., rows, columns])
+            total = total + self.config.face_weight * face
+            parts |= {f"face_{name}": value for name, value in told.items()}
+        (gradient,) = torch.autograd.grad(total, leaf)
+        return gradient, parts
+
+    def _distances(self, made: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of squared error and perceptual distance, and both by name."""
+        mse = F.mse_loss(made, images)
         with torch.no_grad():
             wanted = self.metric.features(images)
-        far = self.metric.distance(self.metric.features(leaf), wanted).mean()
-        total = config.mse_weight * mse + config.perceptual_weight * far
-        (gradient,) = torch.autograd.grad(total, leaf)
-        return gradient, {"mse": mse.detach(), "perceptual": far.detach()}
+        far = self.metric.distance(self.metric.features(made), wanted).mean()
+        total = self.config.mse_weight * mse + self.config.perceptual_weight * far
+        return total, {"mse": mse.detach(), "perceptual": far.detach()}
 
     def _adversary(
         self, adversary: nn.Module, made: Tensor, images: Tensor, with_r1: bool

@@ -41,6 +41,8 @@ class PretrainConfig:
     perceptual_weight: float = 1.0
     prior_weight: float = 1e-3
     perceptual: str = "lpips-alex"
+    # Weight of both once more on the inner face alone, enlarged, where its place is known.
+    face_weight: float = 1.0
     # Strength of the adversary, whose gradient on a picture is so many times as long as that of the
     # other losses; 0: none. It learns from so many thousand images on, and within so many more its
     # strength rises from 0.
@@ -84,7 +86,14 @@ class PretrainConfig:
         for name in ("adversarial", "adversarial_from", "adversarial_ramp", "gamma"):
             check_range(f"pretrain.{name}", getattr(self, name), 0, 1e6)
         check_range("pretrain.breadth", self.breadth, 4, 256)
-        for name in ("mse_weight", "perceptual_weight", "prior_weight", "noise", "ema_kimg"):
+        for name in (
+            "mse_weight",
+            "perceptual_weight",
+            "prior_weight",
+            "face_weight",
+            "noise",
+            "ema_kimg",
+        ):
             check_range(f"pretrain.{name}", getattr(self, name), 0, 1e6)
         check_range("pretrain.mapping_steps", self.mapping_steps, 1, 10_000_000)
         check_range("pretrain.mapping_batch", self.mapping_batch, 2, 100_000)

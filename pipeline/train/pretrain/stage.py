@@ -66,6 +66,9 @@ class Job:
     heldout: Tensor  # N x C x H x W in [-1, 1]
     metric: perceptual.PerceptualDistance
     looks_at: str  # what those are called
+    face_box: (
+        tuple[slice, slice] | None
+    )  # of the inner face, where the dataset says how it is framed
 
     @property
     def bf16(self) -> bool:
@@ -128,9 +131,10 @@ def _job(config: PretrainConfig, inputs: Mapping[str, Path], out: Path) -> Job:
     chosen = (dataset.heldout_indices or dataset.train_indices)[: config.looks]
     heldout = TrainingImages(dataset.images, chosen, seed=0).first(len(chosen))
     metric = perceptual.load(config.perceptual, device, mixed=precision != "fp32")
+    rule = read_crop_rule(inputs["dataset"])
     return Job(
         config, out, device, precision, images, heldout.to(device).float() / 127.5 - 1, metric,
-        looks_at,
+        looks_at, rule.face_box(images.height, images.width) if rule else None,
     )  # fmt: skip
 
 
@@ -181,7 +185,7 @@ def _train(job: Job, state: AveragedState[Autoencoder], stop: Callable[[], bool]
     config = job.config
     length = round(config.kimg * 1000)
     logbook = Logbook(job.out, state.images_seen)
-    task = Task(config, job.metric, job.bf16)
+    task = Task(config, job.metric, job.bf16, job.face_box)
     drawing = [*state.network.generator.parameters(), *state.network.encoder.parameters()]
 
     def batches() -> Iterator[tuple[int, Tensor]]:

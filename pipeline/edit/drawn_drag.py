@@ -1,0 +1,105 @@
+"""A drag carried out on the drawing itself, without a model.
+
+The landmarks go where the handles take them (`likely_landmarks`), and the drawing follows as it
+does for an emotion: moved lines stay its own, a mouth that opens and an eye that shuts are drawn
+in its own colours. What is left of a handle's way (hair, a horn, a ribbon) is a bump in the
+motion, as wide as the way is long. Knows pictures and points; nothing of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from pipeline.data import landmarks as lm
+from pipeline.data.face_reader import Reading
+from pipeline.edit.emotions.carry import Sides, landmark_flow
+from pipeline.edit.emotions.drawn import draw_emotion
+from pipeline.edit.likely_landmarks import followed
+from pipeline.edit.recipe import Move
+
+# Parts seen less than this are covered by hair, and not drawn anew.
+_HIDDEN = 0.35
+# A bump's deviation: in face widths, and in lengths of its way, whichever is more. Beyond one way
+# in 1.65 deviations lines would fold (the steepest slope of a Gaussian is e^-1/2 of its height).
+_BUMP, _PER_WAY = 0.09, 1.2
+
+
+def draw_drag(
+    face: np.ndarray, reading: Reading, moves: Sequence[Move], keep: np.ndarray
+) -> np.ndarray:
+    """The face with each move's start carried to its target.
+
+    Args:
+        face: S × S × 3 uint8, the drawing's own crop.
+        reading: of it.
+        moves: in its pixels.
+        keep: S × S float in [0, 1], 1 where nothing may change.
+    """
+    before = reading.landmarks
+    target = followed(before, moves)
+    hidden = [part for part, seen in reading.part_visibility.items() if seen < _HIDDEN]
+    drawn = draw_emotion(face, before, target, keep, {}, {}, None, hidden).face
+    return _bumps(drawn, _left(face, reading, target, moves, keep), lm.face_width(before), keep)
+
+
+def _left(
+    face: np.ndarray,
+    reading: Reading,
+    target: np.ndarray,
+    moves: Sequence[Move],
+    keep: np.ndarray,
+) -> list[Move]:
+    """What the landmarks' motion leaves of each handle's way."""
+    flow = landmark_flow(Sides(face, face, reading.landmarks, target), (), keep)
+    size = np.array(face.shape[1::-1], np.float32)
+    left = []
+    for move in moves:
+        at = np.array(move.start, np.float64)
+        # The flow says where each place came from: where the handle's place goes is its inverse.
+        for _ in range(8):
+            at = np.array(move.start) - _sampled(flow, at / size) * size
+        left.append(Move((float(at[0]), float(at[1])), move.target, move.radius))
+    return left
+
+
+def _sampled(flow: np.ndarray, place: np.ndarray) -> np.ndarray:
+    rows, columns = flow.shape[:2]
+    x, y = place * (columns, rows) - 0.5
+    at = np.full((1, 1), x, np.float32), np.full((1, 1), y, np.float32)
+    found = cv2.remap(flow, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found[0, 0], np.float64)
+
+
+def _bumps(face: np.ndarray, moves: Sequence[Move], width: float, keep: np.ndarray) -> np.ndarray:
+    """The face with what is around each start moved on to its target."""
+    ways = np.array([np.subtract(m.target, m.start) for m in moves], np.float64)
+    lengths = np.linalg.norm(ways, axis=1)
+    if lengths.max(initial=0.0) < 0.003 * width:
+        return face
+    targets = np.array([m.target for m in moves], np.float64)
+    discs = np.array([m.radius or 0.0 for m in moves])
+    sigma = np.maximum.reduce([np.full(len(moves), _BUMP * width), _PER_WAY * lengths, discs])
+    apart = np.linalg.norm(targets[:, None] - targets[None], axis=2)
+    # At each target the bumps together are that handle's own way.
+    shares = np.exp(-0.5 * (apart / sigma[None]) ** 2)
+    heights = np.linalg.lstsq(shares + 1e-3 * np.eye(len(moves)), ways, rcond=None)[0]
+    rows, columns = np.meshgrid(
+        np.arange(face.shape[0], dtype=np.float32),
+        np.arange(face.shape[1], dtype=np.float32),
+        indexing="ij",
+    )
+    shift = np.zeros((*face.shape[:2], 2), np.float32)
+    for (x, y), height, spread in zip(targets, heights, sigma, strict=True):
+        squared = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2
+        shift += np.exp(-0.5 * squared / spread**2)[..., None] * height.astype(np.float32)
+    shift *= (1 - keep)[..., None]
+    return cv2.remap(
+        face,
+        columns - shift[..., 0],
+        rows - shift[..., 1],
+        cv2.INTER_LANCZOS4,
+        borderMode=cv2.BORDER_REFLECT,
+    )

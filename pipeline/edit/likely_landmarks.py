@@ -1,0 +1,110 @@
+"""Where a face's 28 landmarks go when some of its points are dragged.
+
+How one character's landmarks vary together, over moods and poses, the painter knows exactly; that
+Gaussian, conditioned on the ways of the dragged points, has the likeliest face as its mean (Bishop
+2006, eq. 2.81). So an eye moves whole, a chin takes the mouth along, and both pupils and the nose
+turn the head. A mood's habits reach no further than neighbours (covariance localisation, Gaspari
+and Cohn 1999), else a raised brow would open the mouth. Knows points; nothing of pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from pipeline.data import landmarks as lm
+from pipeline.data.landmarks import Points
+from pipeline.data.painter.expression import preset
+from pipeline.data.painter.features import build_features
+from pipeline.data.painter.identity import Identity
+from pipeline.data.painter.pose import Frame, Placement, Pose
+from pipeline.data.painter.samples import character, random_expression, random_pose
+from pipeline.edit.emotions.frame import FaceFrame
+from pipeline.edit.recipe import Move
+
+# Faces that the painter's statistics are made of.
+_CHARACTERS, _FACES = 24, 24
+# Lengths in face widths. A point this near a landmark takes hold of it, ...
+BOUND = 0.13
+# ... of those about as near as the nearest one, ...
+_SHARED = 0.012
+# ... and this exactly, more loosely the further off.
+_NOISE = 0.004
+# Middles of an upper and a lower lid, or lip.
+_PAIRS = tuple(
+    (lm.INDEX[f"{part}_upper{end}"], lm.INDEX[f"{part}_lower{end}"])
+    for part, end in (("left_eye", "_middle"), ("right_eye", "_middle"), ("mouth", ""))
+)
+# What no mood explains: neighbours, within so much, moving this far by themselves.
+_OWN_REACH, _OWN = 0.16, 0.02
+# How far a mood's habits reach.
+_MOOD_REACH = 0.3
+
+
+def followed(landmarks: Points, moves: Sequence[Move]) -> Points:
+    """28×2 px: where the landmarks (28×2 px) lie after the moves, their likeliest place.
+
+    Moves further from every landmark than BOUND face widths count for nothing.
+    """
+    frame = FaceFrame.of(landmarks)
+    places = frame.into(landmarks)
+    starts = frame.into(np.array([move.start for move in moves]).reshape(-1, 2))
+    ways = frame.into_vectors(
+        np.array([np.subtract(move.target, move.start) for move in moves]).reshape(-1, 2)
+    )
+    distances = np.linalg.norm(starts[:, None] - places[None], axis=2)
+    bound = distances.min(axis=1) < BOUND if len(moves) else np.zeros(0, bool)
+    if not bound.any():
+        return landmarks.copy()
+    distances, ways = distances[bound], ways[bound]
+    nearest = distances.min(axis=1, keepdims=True)
+    shares = np.exp(-0.5 * (distances / np.maximum(nearest, _SHARED)) ** 2)
+    shares /= shares.sum(axis=1, keepdims=True)
+    watched = np.kron(shares, np.eye(2))  # 2n × 56: the points' ways of the landmarks'
+    squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
+    poses, moods = _covariances()
+    spread = poses + np.kron(np.exp(-0.5 * squared / _MOOD_REACH**2), np.ones((2, 2))) * moods
+    # What each landmark does by itself is alike for near ones.
+    spread += np.kron(_OWN**2 * np.exp(-0.5 * squared / _OWN_REACH**2), np.eye(2))
+    noise = np.repeat((_NOISE + 0.05 * nearest[:, 0]) ** 2, 2)
+    gain = spread @ watched.T
+    total = gain @ np.linalg.solve(watched @ gain + np.diag(noise), ways.reshape(-1))
+    moved: Points = landmarks + frame.out_of_vectors(total.reshape(-1, 2))
+    return _uncrossed(moved, landmarks, frame)
+
+
+@lru_cache(maxsize=1)
+def _covariances() -> tuple[np.ndarray, np.ndarray]:
+    """56×56 each, face widths squared: how the painter's characters vary about their own means, by
+    poses and by moods."""
+    rng = np.random.default_rng(0)
+    found = []
+    for turned in (True, False):
+        deviations = []
+        for number in range(_CHARACTERS):
+            who = character(number)
+            faces = np.stack([_face(who, rng, turned) for _ in range(_FACES)])
+            deviations.append((faces - faces.mean(axis=0)).reshape(_FACES, -1))
+        found.append(np.cov(np.concatenate(deviations).T))
+    return found[0], found[1]
+
+
+def _face(who: Identity, rng: np.random.Generator, turned: bool) -> Points:
+    """Its landmarks in face widths: in some pose without a mood, or in some mood without a pose."""
+    mood = preset("neutral") if turned else random_expression(rng)[1]
+    pose = random_pose(rng) if turned else Pose()
+    # A face is two units wide.
+    return build_features(who, mood).landmarks(Frame(pose, Placement(0.5, (0.0, 0.0))))
+
+
+def _uncrossed(points: Points, before: Points, frame: FaceFrame) -> Points:
+    """The lids and the lips of an open eye or mouth meet at most, in their own middle."""
+    result = points.copy()
+    for upper, lower in _PAIRS:
+        gap = frame.into_vectors((points[lower] - points[upper])[None])[0]
+        was = frame.into_vectors((before[lower] - before[upper])[None])[0]
+        if gap[1] < 0 < was[1]:
+            result[upper] = result[lower] = (points[upper] + points[lower]) / 2
+    return result

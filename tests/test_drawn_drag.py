@@ -1,0 +1,201 @@
+"""A drag carried out on the drawing itself, on paintings whose landmarks are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from drag_models import AffinePicture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data import landmarks as lm
+from pipeline.data.align import CropTransform
+from pipeline.data.face_reader import FaceReader
+from pipeline.data.painter import (
+    Painting,
+    Pose,
+    paint_face,
+    preset,
+    random_background,
+    random_identity,
+    random_light,
+)
+from pipeline.edit import session as sessions
+from pipeline.edit.drag import Limits
+from pipeline.edit.drawn_drag import draw_drag
+from pipeline.edit.full_picture import MOST_NEW, Dragged, full_picture, new_colours
+from pipeline.edit.likely_landmarks import followed
+from pipeline.edit.own_face import kept_part
+from pipeline.edit.recipe import Move
+from pipeline.edit.session_acts import acts_of
+from pipeline.edit.session_machine import receive
+from pipeline.edit.strategies import DragGan
+from pipeline.errors import DataError
+
+SIDE = 384
+FACE = 96
+WHOLE = CropTransform.square(SIDE / 2, SIDE / 2, SIDE)
+
+
+def painting(expression: str = "neutral", yaw: float = 0.0) -> Painting:
+    return paint_face(
+        random_identity(np.random.default_rng(6)),
+        Pose(yaw, 0.0, 0.0),
+        preset(expression),
+        random_light(np.random.default_rng(1)),
+        random_background(np.random.default_rng(2)),
+        SIDE,
+    )
+
+
+CALM = painting()
+WIDTH = lm.face_width(CALM.landmarks)
+
+
+def pull(name: str, right: float, down: float) -> Move:
+    """A landmark of CALM, dragged by so many face widths."""
+    x, y = (float(v) for v in CALM.landmarks[lm.INDEX[name]])
+    return Move((x, y), (x + right * WIDTH, y + down * WIDTH))
+
+
+# --- where the landmarks go ---
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(lm.NAMES), st.floats(-0.08, 0.08), st.floats(-0.08, 0.08), st.booleans())
+def test_a_dragged_landmark_arrives_and_a_mirrored_drag_does_the_mirrored(
+    name: str, right: float, down: float, twice: bool
+) -> None:
+    moves = [pull(name, right, down)] + ([pull("chin", 0.02, 0.02)] if twice else [])
+    moved = followed(CALM.landmarks, moves)
+    if not twice:
+        miss = np.linalg.norm(moved[lm.INDEX[name]] - moves[0].target) / WIDTH
+        assert miss < 0.3 * float(np.hypot(right, down)) + 0.012
+    mirrored = [
+        Move((SIDE - m.start[0], m.start[1]), (SIDE - m.target[0], m.target[1])) for m in moves
+    ]
+    other = followed(lm.mirrored(CALM.landmarks, SIDE), mirrored)
+    # The statistics are of drawn faces, alike on both sides up to chance.
+    assert np.abs(lm.mirrored(other, SIDE) - moved).max() / WIDTH < 0.03
+
+
+def test_what_belongs_together_moves_together() -> None:
+    eye = CALM.landmarks[lm.LEFT_EYE].mean(axis=0)
+    way = np.array([-0.05, 0.02]) * WIDTH
+    moved = followed(CALM.landmarks, [Move(tuple(eye), tuple(eye + way))]) - CALM.landmarks
+    assert np.abs(moved[lm.LEFT_EYE] - way).max() < 0.35 * np.linalg.norm(way)
+    brow = followed(CALM.landmarks, [pull("right_brow_middle", 0.0, -0.05)]) - CALM.landmarks
+    # A raised brow opens no mouth.
+    opened = brow[lm.INDEX["mouth_lower"]] - brow[lm.INDEX["mouth_upper"]]
+    assert np.abs(opened).max() < 0.12 * np.abs(brow[lm.RIGHT_BROW]).max()
+    hair = Move((0.5 * SIDE, 2.0), (0.5 * SIDE + 9, 8.0))
+    assert np.array_equal(followed(CALM.landmarks, [hair]), CALM.landmarks)
+
+
+# --- the picture ---
+
+
+def test_the_drawing_follows_its_points_with_its_own_lines() -> None:
+    reader, keep = FaceReader.shipped(), kept_part(None, CALM.image.shape)
+    reading = replace(reader.read(CALM.image), landmarks=CALM.landmarks)
+    corners = [pull("mouth_left", -0.03, -0.02), pull("mouth_right", 0.03, -0.02)]
+    for moves in ([pull("mouth_lower", 0.0, 0.07)], corners, [pull("chin", 0.03, 0.04)]):
+        drawn = draw_drag(CALM.image, reading, moves, keep)
+        found = reader.read(drawn).landmarks
+        for move in moves:
+            index = int(np.linalg.norm(CALM.landmarks - move.start, axis=1).argmin())
+            begun = np.linalg.norm(np.subtract(move.target, move.start))
+            assert np.linalg.norm(found[index] - move.target) < 0.55 * begun, lm.NAMES[index]
+        assert new_colours(CALM.image, drawn) < MOST_NEW
+
+
+def test_hair_moves_alone_and_what_a_mask_keeps_stays() -> None:
+    reading = replace(FaceReader.shipped().read(CALM.image), landmarks=CALM.landmarks)
+    x, y = (float(v) for v in CALM.landmarks[lm.INDEX["contour_lower_left"]])
+    lock = Move((x - 0.22 * WIDTH, y), (x - 0.34 * WIDTH, y + 0.03 * WIDTH))
+    keep = kept_part(None, CALM.image.shape)
+    drawn = draw_drag(CALM.image, reading, [lock], keep)
+    inner = cv2.boundingRect(CALM.landmarks[5:28].astype(np.float32))
+    window = np.s_[inner[1] : inner[1] + inner[3], inner[0] + inner[2] // 2 : inner[0] + inner[2]]
+    assert np.array_equal(drawn[window], CALM.image[window])
+    assert not np.array_equal(drawn, CALM.image)
+    keep[: SIDE // 2] = 1
+    held = draw_drag(CALM.image, reading, [pull("nose", 0.05, 0.0)], keep)
+    assert np.array_equal(held[: SIDE // 2 - 2], CALM.image[: SIDE // 2 - 2])
+    assert not np.array_equal(held, CALM.image)
+
+
+# --- which way is taken ---
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    return cv2.resize(picture, (FACE, FACE), interpolation=cv2.INTER_AREA)
+
+
+def dragged(after: np.ndarray, drawing: np.ndarray = CALM.image) -> Dragged:
+    scale = FACE / SIDE
+    chin = pull("chin", 0.05, 0.0)
+    start, target = (tuple(scale * v for v in point) for point in (chin.start, chin.target))
+    act = (Move(start, target),)
+    return Dragged(drawing, WHOLE, small(drawing), after, (act,), None)
+
+
+def test_a_model_that_moved_the_face_is_followed_and_one_that_broke_it_is_not() -> None:
+    for true in (painting(yaw=6.0), painting("surprised")):
+        assert full_picture(dragged(small(true.image)), "auto")[1]["from"] == "drawing"
+    broken = small(CALM.image).copy()
+    broken[50:80, 30:66] = (255, 40, 250)
+    full, about = full_picture(dragged(broken), "auto")
+    assert about["from"] == "drawn"
+    assert about["new_colours"] > MOST_NEW
+    assert new_colours(CALM.image, full) < MOST_NEW
+    assert not np.array_equal(full, CALM.image)
+    assert full_picture(dragged(broken), "drawing")[1]["from"] == "drawing"
+    assert full_picture(dragged(broken), "face")[1]["from"] == "face"
+
+
+def test_where_no_face_is_recognised_the_model_is_followed() -> None:
+    paper = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    broken = small(paper)
+    broken[40:60, 40:60] = (255, 40, 250)
+    assert full_picture(dragged(broken, paper), "auto")[1]["from"] == "drawing"
+    with pytest.raises(DataError, match="does not recognise a face"):
+        full_picture(dragged(broken, paper), "drawn")
+
+
+# --- a session's drags, one after the other ---
+
+
+def test_a_handle_that_was_taken_away_has_still_done_its_act() -> None:
+    picture = AffinePicture()
+    engine = sessions.Engine(picture.model(), DragGan(learning_rate=0.05), Limits())
+
+    def told(session: sessions.Session, *messages: sessions.MessageIn) -> sessions.Session:
+        for message in messages:
+            session, _ = receive(session, message, engine)
+        return session
+
+    def run(session: sessions.Session) -> sessions.Session:
+        session = told(session, sessions.Run())
+        while session.running:
+            session = told(session, sessions.Tick())
+        return session
+
+    session = sessions.begin(picture.ws(), (1, 5))
+    assert acts_of(session) == ()
+    first = run(told(session, sessions.Add((20.0, 30.0), (24.0, 30.0))))
+    # It arrived: on the drawing it goes all the way.
+    assert acts_of(first) == ((Move((20.0, 30.0), (24.0, 30.0)),),)
+    (handle,) = first.state.handles
+    second = told(first, sessions.Remove(handle.id), sessions.Add((40.0, 40.0), (40.0, 44.0)))
+    second = run(second)
+    acts = acts_of(second)
+    assert [len(act) for act in acts] == [1, 1]
+    assert acts[0][0].start == (20.0, 30.0)
+    assert acts[0][0].target == pytest.approx((24.0, 30.0), abs=1.0)
+    assert acts[1] == (Move((40.0, 40.0), (40.0, 44.0)),)
+    # Scrubbed back to the first drag's end, the second act is undone.
+    assert len(acts_of(told(second, sessions.Seek(first.frame.id)))) == 1
