@@ -109,7 +109,6 @@ def test_the_drawing_follows_its_points_with_its_own_lines() -> None:
             index = int(np.linalg.norm(CALM.landmarks - move.start, axis=1).argmin())
             begun = np.linalg.norm(np.subtract(move.target, move.start))
             assert np.linalg.norm(found[index] - move.target) < 0.55 * begun, lm.NAMES[index]
-        assert new_colours(CALM.image, drawn) < MOST_NEW
 
 
 def test_hair_moves_alone_and_what_a_mask_keeps_stays() -> None:
@@ -151,7 +150,6 @@ def test_a_model_that_moved_the_face_is_followed_and_one_that_broke_it_is_not() 
     full, about = full_picture(dragged(broken), "auto")
     assert about["from"] == "drawn"
     assert about["new_colours"] > MOST_NEW
-    assert new_colours(CALM.image, full) < MOST_NEW
     assert not np.array_equal(full, CALM.image)
     assert full_picture(dragged(broken), "drawing")[1]["from"] == "drawing"
     assert full_picture(dragged(broken), "face")[1]["from"] == "face"
