@@ -26,7 +26,7 @@ from pipeline.data.painter import (
 from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.drawn_drag import draw_drag
-from pipeline.edit.full_picture import MOST_NEW, Dragged, full_picture, new_colours
+from pipeline.edit.full_picture import MOST_NEW, Dragged, full_picture
 from pipeline.edit.likely_landmarks import followed
 from pipeline.edit.own_face import kept_part
 from pipeline.edit.recipe import Move
