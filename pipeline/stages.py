@@ -172,7 +172,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="invert",
         summary="model + uploaded picture -> inversion: its latent, and a model tuned to it",
-        version=3,
+        version=4,
         produces="inversion",
         config="pipeline.invert.config:InvertConfig",
         run="pipeline.invert.stage:run",

@@ -93,7 +93,6 @@ def _inputs(model: str, encoder: str | None, store: Path, needed: bool) -> dict[
     """Folders of the model and of its encoder, where one is needed."""
     from pipeline.artifacts.store import Store
     from pipeline.errors import ArtifactError
-    from pipeline.invert.encoder import OWN
 
     artifacts = Store(store.expanduser())
 
@@ -109,8 +108,6 @@ def _inputs(model: str, encoder: str | None, store: Path, needed: bool) -> dict[
     reference = encoder or f"encoder/{name}"
     if needed and (encoder or name in artifacts.names("encoder")):
         inputs["encoder"], _ = find(reference, "encoder")
-    elif needed and (folder / OWN / "encoder.json").is_file():
-        inputs["encoder"] = folder / OWN
     return inputs
 
 

@@ -20,10 +20,12 @@ from pipeline.errors import ArtifactError, ConfigError, DataError, Interrupted, 
 from pipeline.invert import encoder_stage, stage
 from pipeline.invert.encoder import Encoder, EncoderNetwork
 from pipeline.invert.encoder_config import EncoderConfig
+from pipeline.invert.inversion import Inversion
 from pipeline.models import checkpoint
+from pipeline.train.pretrain.autoencoder import new_encoder
 from tests.test_invert import config as invert_config
 from tests.test_invert import save_model
-from torch_utils.pixels import to_uint8
+from torch_utils.pixels import to_tensor, to_uint8
 
 
 def config(**changes: Any) -> EncoderConfig:
@@ -139,23 +141,30 @@ def test_invert_begins_where_the_encoder_says(tmp_path: Path, trained: Path, mod
     assert auto["start"] == "encoder"
 
 
-def test_a_model_may_bring_its_own_encoder(tmp_path: Path, trained: Path, model: Path) -> None:
-    own = tmp_path / "model"
-    shutil.copytree(model, own)
-    shutil.copytree(trained, own / "encoder")
+def test_the_encoder_that_a_model_was_trained_with_counts(
+    tmp_path: Path, trained: Path, model: Path
+) -> None:
+    networks = checkpoint.load(model, tuple(checkpoint.read_architecture(model)))
+    generator: Any = networks["G_ema"]
+    own = new_encoder(generator, breadth=8)
+    checkpoint.save(tmp_path / "model", {**networks, "E": own})
     image = picture_of_the_model(model, tmp_path / "own.png")
     settings = invert_config(project={"encoder_steps": 0}, tune={"steps": 0})
-    settings.project.steps = 1
     others = tmp_path / "others"
     shutil.copytree(trained, others)
     info = json.loads((others / "encoder.json").read_text())
     (others / "encoder.json").write_text(json.dumps(info | {"model": {"digest": "0"}}))
     # Where the one that is named is another model's, its own counts, too.
-    for folder, named, start in ((own, {}, "encoder"), (own, {"encoder": others}, "encoder"),
-                                 (model, {}, "w_avg")):  # fmt: skip
-        inputs = {"model": folder, "image": image} | named
-        metrics = stage.run(settings, inputs, tmp_path / f"{start}{len(named)}")
-        assert metrics["start"] == start
+    for number, named in enumerate(({}, {"encoder": others})):
+        inputs = {"model": tmp_path / "model", "image": image} | named
+        out = tmp_path / f"out{number}"
+        assert stage.run(settings, inputs, out)["start"] == "encoder"
+        found = Inversion.load(out, tmp_path / "model", torch.device("cpu"))
+        wanted = own(to_tensor(np.asarray(Image.open(out / "aligned.png").convert("RGB"))))
+        assert torch.allclose(found.ws[:, 0], wanted, atol=1e-4)
+    settings.project.steps = 1
+    inputs = {"model": model, "image": image}
+    assert stage.run(settings, inputs, tmp_path / "none")["start"] == "w_avg"
 
 
 def test_without_a_fitting_encoder_the_start_says_so(

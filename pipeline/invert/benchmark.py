@@ -31,6 +31,8 @@ from pipeline.metrics import features, perceptual
 from pipeline.metrics.closeness import psnr_db, ssim
 from pipeline.metrics.estimate import Estimate, bootstrap
 from pipeline.metrics.identity import similarity
+from pipeline.models import checkpoint
+from pipeline.models.picture_encoder import OWN
 from torch_utils.pixels import to_tensor
 
 # What each method sets beside the defaults. Of two that differ in the start alone the pivots are
@@ -131,9 +133,11 @@ def run(
     """Invert the pictures by each method into `out`/<method>; a row a method and picture.
 
     Args:
-        inputs: "model", "image" (a folder) and, for the methods that need one, "encoder".
+        inputs: "model", "image" (a folder) and, for the methods that need an encoder where the
+            model has none of its own, "encoder".
     """
-    missing = [name for name in methods if name in NEED_ENCODER and "encoder" not in inputs]
+    able = "encoder" in inputs or OWN in checkpoint.read_architecture(inputs["model"])
+    missing = [name for name in methods if name in NEED_ENCODER and not able]
     if missing:
         raise ConfigError(
             f"--methods {','.join(missing)} needs an encoder of this model: run `make encoder "

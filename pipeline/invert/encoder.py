@@ -7,8 +7,9 @@ one model only, whose digest it carries. On disk:
     encoder.json           format, the model's digest, the network's arguments, passes
     encoder.safetensors    its weights, and the mean and deviation of w that it counts in
 
-How it is trained is in `encoder_stage`. A model that is given away may bring its own along, in the
-folder OWN beside its weights; it counts where no other is named.
+How it is trained is in `encoder_stage`. A generator that was trained as half of an autoencoder (the
+pretrain stage) has the other half among its networks: `OwnEncoder`, which counts where no other is
+named.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +29,46 @@ from torch import Tensor
 from pipeline import files
 from pipeline.errors import ArtifactError
 from pipeline.invert import pti
-from pipeline.models.picture_encoder import HIDDEN, PictureEncoder
+from pipeline.models import checkpoint
+from pipeline.models.picture_encoder import HIDDEN, OWN, PictureEncoder
 
 FORMAT = 1
-OWN = "encoder"
 # Larger pictures are reduced to this side first: what a latent says of a face is seen at 64 px.
 LARGEST_SIDE_PX = 64
+
+
+class Finder(Protocol):
+    """What finds the latent of a picture."""
+
+    def ws(
+        self, generator: Any, target: Tensor, space: str, distance: Callable[[Tensor], float]
+    ) -> Tensor:
+        """The latent of the target (1 x C x H x W): 1 x 1 x w_dim for space "w", else
+        1 x num_ws x w_dim. `distance` tells how far a picture is from the target."""
+        ...
+
+
+class OwnEncoder:
+    """The encoder that a generator was trained with: one look, space W."""
+
+    def __init__(self, network: PictureEncoder) -> None:
+        self._network = network
+
+    @classmethod
+    def of_model(cls, folder: Path, device: torch.device | str) -> OwnEncoder | None:
+        """None where the model has none."""
+        if OWN not in checkpoint.read_architecture(folder):
+            return None
+        network = cast(PictureEncoder, checkpoint.load(folder, [OWN], device)[OWN])
+        return cls(network.eval().requires_grad_(False))
+
+    @torch.no_grad()
+    def ws(
+        self, generator: Any, target: Tensor, space: str, distance: Callable[[Tensor], float]
+    ) -> Tensor:
+        """See `Finder`."""
+        w = self._network(target)[:, None]
+        return w.clone() if space == "w" else w.expand(-1, generator.num_ws, -1)
 
 
 class EncoderNetwork(PictureEncoder):

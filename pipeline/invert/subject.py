@@ -45,7 +45,7 @@ class Subject:
     metric: perceptual.PerceptualDistance
     rule: CropRule
     size: tuple[int, int]  # (width, height) of the model's pictures
-    encoder: encoder.Encoder | None
+    encoder: encoder.Finder | None
     watch: Watch | None = None
     _priors: dict[int | None, LatentPrior] = field(default_factory=dict)
 
@@ -215,28 +215,27 @@ def _mixes(precision: str, device: torch.device) -> bool:
 
 def _encoder(
     config: InvertConfig, inputs: Mapping[str, Path], device: torch.device
-) -> encoder.Encoder | None:
+) -> encoder.Finder | None:
     """The encoder, if the search is to begin with one; ArtifactError where it must and cannot."""
     start = config.project.start
     if start not in ("auto", "encoder"):
         return None
-    own = inputs["model"] / encoder.OWN
-    folders = [inputs["encoder"]] if "encoder" in inputs else []
-    if (own / "encoder.json").is_file():
-        folders.append(own)
-    if not folders and start == "encoder":
-        raise ConfigError(
-            "project.start=encoder needs an encoder of this model; run `make encoder MODEL=...` "
-            "first, or use project.start=w_avg."
-        )
-    digest = inversion.model_digest(inputs["model"])
-    for folder in folders:
+    folder = inputs.get("encoder")
+    if folder is not None:
         found = encoder.Encoder.load(folder, device)
-        if found.model_digest == digest:
+        if found.model_digest == inversion.model_digest(inputs["model"]):
             return found
-    if not folders:
+    own = encoder.OwnEncoder.of_model(inputs["model"], device)
+    if own is not None:
+        return own
+    if folder is None:
+        if start == "encoder":
+            raise ConfigError(
+                "project.start=encoder needs an encoder of this model; run `make encoder "
+                "MODEL=...` first, or use project.start=w_avg."
+            )
         return None
-    words = f"the encoder {folders[0]} was trained on another model than {inputs['model']}"
+    words = f"the encoder {folder} was trained on another model than {inputs['model']}"
     if start == "encoder":
         raise ArtifactError(
             f"{words[0].upper()}{words[1:]}; run `make encoder MODEL=...` for this one, or use "

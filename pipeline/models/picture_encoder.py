@@ -12,6 +12,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# The name, among a model's networks, of the encoder that was trained with its generator.
+OWN = "E"
 # The convolutions end at this side.
 LAST_SIDE = 4
 WIDEST = 256

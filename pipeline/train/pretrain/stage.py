@@ -4,9 +4,9 @@
             -> architecture.json, G, G_ema, E (and D) as .safetensors, crop_rule.json, pretrain.json
 
 `stats.jsonl` and `samples/` (held-out pictures above what became of them; at the end random
-pictures) are the learning curve. E is the averaged encoder, for another run of this stage that
-starts from the model: with another character's pictures it carries the model over to that
-character within minutes. States to go on from lie in `work/` of
+pictures) are the learning curve. E is the averaged encoder: inversions begin with it, and another
+run of this stage that starts from the model goes on with it; with another character's pictures that
+carries the model over to the character within minutes. States to go on from lie in `work/` of
 the draft. On a few CPU cores an adversary takes long to find out where faces and eyes are, and a
 small one may never find more than one pose; from here it has only to sharpen.
 """
@@ -32,7 +32,7 @@ from pipeline.metrics import perceptual
 from pipeline.metrics.closeness import psnr_db
 from pipeline.models import checkpoint
 from pipeline.models.build import Generator, build
-from pipeline.models.picture_encoder import PictureEncoder
+from pipeline.models.picture_encoder import OWN, PictureEncoder
 from pipeline.models.precision import choose_precision, set_precision
 from pipeline.models.stylegan2 import Discriminator
 from pipeline.train.averaged_state import AveragedState
@@ -48,8 +48,6 @@ from torch_utils.device import choose_device, describe
 
 WORK = "work"
 FIGURES = "pretrain.json"
-# The averaged encoder's name among the model's networks.
-ENCODER = "E"
 # Pictures of a look that are shown.
 SHOWN = 8
 
@@ -150,8 +148,8 @@ def _state(job: Job, base: Path | None) -> AveragedState[Autoencoder]:
         if "D" in kept:
             discriminator = cast(Discriminator, checkpoint.load(base, ["D"])["D"])
     encoder = new_encoder(generator, config.breadth)
-    if base is not None and ENCODER in kept:
-        encoder = cast(PictureEncoder, checkpoint.load(base, [ENCODER])[ENCODER])
+    if base is not None and OWN in kept:
+        encoder = cast(PictureEncoder, checkpoint.load(base, [OWN])[OWN])
     adversary = discriminator if config.adversarial > 0 else None
     network = Autoencoder(generator, adversary, encoder).to(job.device)
     network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -268,7 +266,7 @@ def _finish(
     generator.mapping.w_avg.copy_(latents.mean(dim=0))
     last = distances[-max(1, len(distances) // 20) :]
     state.network.generator.mapping.load_state_dict(generator.mapping.state_dict())
-    networks = {"G": state.network.generator, "G_ema": generator, ENCODER: network.encoder}
+    networks = {"G": state.network.generator, "G_ema": generator, OWN: network.encoder}
     if state.network.discriminator is not None:
         networks["D"] = state.network.discriminator
     checkpoint.save(job.out, networks, half=config.store_half)
