@@ -56,7 +56,10 @@ function connect(session) {
   on("full", showFull);
   on("mood", (header, body) => moods.show(header.emotion, body));
   on("expressed", showMood);
-  on("ended", (header) => notice(endedWords(header), 6000, false));
+  on("ended", (header) => {
+    notice(endedWords(header), 6000, false);
+    if (mode === "face" && state.kind === "drawing") setMode("picture"); // what it was for
+  });
   on("state", showState);
 }
 
@@ -102,7 +105,8 @@ function showState(next) {
   if (!state.running) moods.of(state.frame);
   showHistory(state.nodes, state.node, framePath, (node) => connection.say("go", { node }));
   need(state.frame);
-  if (mode === "picture" && !state.running) connection.say("full");
+  if (mode === "picture" && state.running) setMode("face");
+  else if (mode === "picture") connection.say("full");
 }
 
 // Why a drag ended by itself.
@@ -271,7 +275,7 @@ function showTimeline() {
 }
 
 function showHint() {
-  const key = mode !== "face" || view.compareAt !== null || view.tool !== "point" ? null
+  const key = mode === "picture" ? "hint_whole" : mode !== "face" || view.compareAt !== null || view.tool !== "point" ? null
     : view.cursor ? "hint_keys" : view.pending ? "hint_target" : state.handles?.length ? (state.frame === 0 && !state.running ? "hint_ready" : null) : "hint_first";
   $("hint").textContent = key ? t(key) : "";
 }
