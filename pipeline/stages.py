@@ -196,7 +196,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="edit",
         summary="inversion + points or an emotion -> edit: the changed face, back in its picture",
-        version=1,
+        version=2,
         produces="edit",
         config="pipeline.edit.config:EditConfig",
         run="pipeline.edit.stage:run",
@@ -239,7 +239,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="batch",
         summary="inversions, seeds -> batch: one emotion or recipe for all, a contact sheet",
-        version=1,
+        version=2,
         produces="batch",
         config="pipeline.edit.emotion_config:BatchConfig",
         run="pipeline.edit.emotions.batch:run",
@@ -279,7 +279,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="drag_bench",
         summary="model -> drag_bench: every way of dragging on the same pairs, by landmarks",
-        version=2,
+        version=3,
         produces="drag_bench",
         config="pipeline.evaluate.config:DragBenchConfig",
         run="pipeline.evaluate.drag_bench:run",

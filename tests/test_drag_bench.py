@@ -20,7 +20,7 @@ from pipeline.evaluate.results_file import RESULTS, read_rows
 def config(**values: Any) -> DragBenchConfig:
     defaults: dict[str, Any] = {
         "model": "m", "pairs": 2, "painted": 0, "points": [1, 5], "max_steps": 3,
-        "strategies": ["draggan", "auto"], "device": "cpu", "truncation": 1.0,
+        "strategies": ["draggan", "auto"], "device": "auto", "truncation": 1.0,
     }  # fmt: skip
     return DragBenchConfig(**{**defaults, **values})
 

@@ -26,14 +26,13 @@ from pipeline.data.painter import (
 from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.drawn_drag import draw_drag
-from pipeline.edit.full_picture import MOST_NEW, Dragged, full_picture
+from pipeline.edit.full_picture import LEAST_MOTION, MOST_NEW, Dragged, full_picture
 from pipeline.edit.likely_landmarks import followed
 from pipeline.edit.own_face import kept_part
 from pipeline.edit.recipe import Move
 from pipeline.edit.session_acts import acts_of
 from pipeline.edit.session_machine import receive
 from pipeline.edit.strategies import DragGan
-from pipeline.errors import DataError
 
 SIDE = 384
 FACE = 96
@@ -143,8 +142,8 @@ def dragged(after: np.ndarray, drawing: np.ndarray = CALM.image) -> Dragged:
 
 
 def test_a_model_that_moved_the_face_is_followed_and_one_that_broke_it_is_not() -> None:
-    for true in (painting(yaw=6.0), painting("surprised")):
-        assert full_picture(dragged(small(true.image)), "auto")[1]["from"] == "drawing"
+    turned = small(painting(yaw=6.0).image)
+    assert full_picture(dragged(turned), "auto")[1]["from"] == "drawing"
     broken = small(CALM.image).copy()
     broken[50:80, 30:66] = (255, 40, 250)
     full, about = full_picture(dragged(broken), "auto")
@@ -155,13 +154,30 @@ def test_a_model_that_moved_the_face_is_followed_and_one_that_broke_it_is_not() 
     assert full_picture(dragged(broken), "face")[1]["from"] == "face"
 
 
-def test_where_no_face_is_recognised_the_model_is_followed() -> None:
+def test_a_smear_and_a_model_that_did_not_move_are_not_followed() -> None:
+    # Colours that were near already, and yet no motion.
+    smeared = small(CALM.image).copy()
+    smeared[40:90, 24:72] = cv2.GaussianBlur(smeared, (0, 0), 3)[40:90, 24:72]
+    full, about = full_picture(dragged(smeared), "auto")
+    assert about["new_colours"] < MOST_NEW
+    assert about["explained_by_motion"] < LEAST_MOTION
+    assert about["from"] == "drawn"
+    still, about = full_picture(dragged(small(CALM.image)), "auto")
+    assert about["carried_share"] == 0
+    assert np.array_equal(still, full)
+    assert not np.array_equal(still, CALM.image)
+
+
+def test_where_no_face_is_recognised_what_is_around_a_handle_goes_with_it() -> None:
     paper = np.full((SIDE, SIDE, 3), 200, np.uint8)
-    broken = small(paper)
-    broken[40:60, 40:60] = (255, 40, 250)
-    assert full_picture(dragged(broken, paper), "auto")[1]["from"] == "drawing"
-    with pytest.raises(DataError, match="does not recognise a face"):
-        full_picture(dragged(broken, paper), "drawn")
+    cv2.circle(paper, (200, 160), 6, (20, 20, 20), -1)
+    act = (Move((200.5 * FACE / SIDE, 160.5 * FACE / SIDE), (56.0, 36.0)),)
+    full, about = full_picture(
+        Dragged(paper, WHOLE, small(paper), small(paper), (act,), None), "auto"
+    )
+    assert about["from"] == "drawn"
+    rows, columns = np.nonzero(full.max(axis=2) < 110)
+    assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((224, 144), abs=2)
 
 
 # --- a session's drags, one after the other ---

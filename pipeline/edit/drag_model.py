@@ -64,8 +64,10 @@ class View(Protocol):
         """28×2 px, a little less exact than `see` has them; differentiable by ws."""
         ...
 
-    def survey(self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None) -> Survey:
-        """Faces near the start's; the same for the same arguments."""
+    def survey(
+        self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None, faces: int
+    ) -> Survey:
+        """At most so many `faces` near the start's; the same for the same arguments."""
         ...
 
 

@@ -3,7 +3,8 @@
 The landmarks go where the handles take them (`likely_landmarks`), and the drawing follows as it
 does for an emotion: moved lines stay its own, a mouth that opens and an eye that shuts are drawn
 in its own colours. What is left of a handle's way (hair, a horn, a ribbon) is a bump in the
-motion, as wide as the way is long. Knows pictures and points; nothing of networks.
+motion, as wide as the way is long; so is all of it where no face is read. Knows pictures and
+points; nothing of networks.
 """
 
 from __future__ import annotations
@@ -25,19 +26,23 @@ _HIDDEN = 0.35
 # A bump's deviation: in face widths, and in lengths of its way, whichever is more. Beyond one way
 # in 1.65 deviations lines would fold (the steepest slope of a Gaussian is e^-1/2 of its height).
 _BUMP, _PER_WAY = 0.09, 1.2
+# Share of the crop that a face is wide, where none is read.
+_WIDTH = 0.5
 
 
 def draw_drag(
-    face: np.ndarray, reading: Reading, moves: Sequence[Move], keep: np.ndarray
+    face: np.ndarray, reading: Reading | None, moves: Sequence[Move], keep: np.ndarray
 ) -> np.ndarray:
     """The face with each move's start carried to its target.
 
     Args:
         face: S × S × 3 uint8, the drawing's own crop.
-        reading: of it.
+        reading: of it; None where it shows no readable face.
         moves: in its pixels.
         keep: S × S float in [0, 1], 1 where nothing may change.
     """
+    if reading is None:
+        return _bumps(face, moves, _WIDTH * face.shape[1], keep)
     before = reading.landmarks
     target = followed(before, moves)
     hidden = [part for part, seen in reading.part_visibility.items() if seen < _HIDDEN]

@@ -21,7 +21,7 @@ from pipeline.invert.pti import picture_of
 
 # Longest side of the small pictures in which change is measured.
 SMALL_PX = 16
-# Faces that a survey looks at, for pictures of up to 128 px or on a GPU; fewer of larger ones.
+# The most faces that a survey looks at: of up to 128 px or on a GPU, and of larger ones.
 SAMPLES, FEWEST_SAMPLES = 64, 24
 # How far they lie from the face, in standard deviations of w.
 SURVEY_SPREAD = 0.7
@@ -37,7 +37,8 @@ class GeneratorView:
         self._prior = prior
         self._blend: tuple[Tensor, Tensor, Blend] | None = None
         self._start: tuple[Tensor, Tensor] | None = None
-        self._survey: tuple[Tensor, tuple[int, int], Tensor | None, Survey] | None = None
+        self._first: tuple[Tensor, Tensor | None, Seen] | None = None
+        self._survey: tuple[Tensor, tuple[int, int], Tensor | None, int, Survey] | None = None
 
     @cached_property
     def _reader(self) -> FaceReader:
@@ -46,10 +47,21 @@ class GeneratorView:
     @torch.no_grad()
     def see(self, ws: Tensor, start_ws: Tensor, mask: Tensor | None) -> Seen:
         """The picture of ws (1 × num_ws × w_dim) and the face in it."""
+        first = torch.equal(ws, start_ws)
+        if first and self._first is not None:
+            there, masked, seen = self._first
+            if torch.equal(there, ws) and _same(masked, mask):
+                return seen
         plain = picture_of(self._generator, ws)
         shown = plain if mask is None else self._blended(ws, start_ws, mask)
         landmarks, errors = self._read(shown, mirror=True, near=None)
-        return Seen(landmarks[0], float(errors), _small(plain)[0] - self._start_small(start_ws))
+        small = _small(plain)[0]
+        if first:
+            self._start = (start_ws, small)
+        seen = Seen(landmarks[0], float(errors), small - self._start_small(start_ws))
+        if first:
+            self._first = (ws, mask, seen)
+        return seen
 
     def landmarks(self, ws: Tensor, start_ws: Tensor, mask: Tensor | None) -> Tensor:
         """28×2 px, without the second opinion of a mirror image; differentiable by ws."""
@@ -60,24 +72,30 @@ class GeneratorView:
         return self._read(shown, mirror=False, near=None)[0][0]
 
     @torch.no_grad()
-    def survey(self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None) -> Survey:
+    def survey(
+        self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None, faces: int
+    ) -> Survey:
         """Faces near the start's, drawn from a fixed seed; kept for the next drag from there."""
         if self._survey is not None:
-            ws, asked, masked, survey = self._survey
-            if asked == rows and _same(masked, mask) and torch.equal(ws, start_ws):
+            ws, asked, masked, count, survey = self._survey
+            same = (asked, count) == (rows, faces) and _same(masked, mask)
+            if same and torch.equal(ws, start_ws):
                 return survey
-        survey = self._look_around(start_ws, rows, mask)
-        self._survey = (start_ws, rows, mask, survey)
+        survey = self._look_around(start_ws, rows, mask, faces)
+        self._survey = (start_ws, rows, mask, faces, survey)
         return survey
 
-    def _look_around(self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None) -> Survey:
+    def _look_around(
+        self, start_ws: Tensor, rows: tuple[int, int], mask: Tensor | None, faces: int
+    ) -> Survey:
         start = self.see(start_ws, start_ws, mask)
         near = start.landmarks.double().cpu().numpy()
         readable = start.error <= CONFIDENT
         base = self._start_small(start_ws)
         draws = torch.Generator().manual_seed(0)
         spread = self._prior.spread.double().cpu()
-        normal = torch.randn(self._samples(), len(spread), generator=draws, dtype=torch.float64)
+        count = min(faces, self._samples())
+        normal = torch.randn(count, len(spread), generator=draws, dtype=torch.float64)
         moves = SURVEY_SPREAD * normal @ spread.t()
         kept, places, changes = [], [], []
         for some in moves.split(_BATCH):

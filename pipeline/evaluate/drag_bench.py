@@ -96,7 +96,7 @@ def run(
         )
     work = out / WORK
     size = int(generator.img_resolution)
-    pairs += painted_pairs(inputs["model"], size, config.painted, config.seed, work, config.device)
+    pairs += painted_pairs(inputs["model"], size, config.painted, config.seed, work, device.type)
     cases = [
         (pair, points, chosen_landmarks(points, index), name)
         for index, pair in enumerate(pairs)

@@ -86,6 +86,7 @@ def painted_pairs(
 
     Args:
         model: folder of the model; size: its pictures' side in px.
+        device: cpu or cuda.
     """
     pairs = []
     for index in range(count):
@@ -114,7 +115,9 @@ def painted_pairs(
             name="bench", model=str(model), image=str(image), align="none", device=device, seed=seed
         )
         inputs: Mapping[str, Path] = {"model": model, "image": image}
-        invert_stage.run(dataclasses.replace(config), inputs, folder / "inversion")
+        # Those of an interrupted run are there already.
+        if not (folder / "inversion" / "inversion.json").is_file():
+            invert_stage.run(dataclasses.replace(config), inputs, folder / "inversion")
         found = Inversion.load(folder / "inversion", model, device)
         source, target = (one.landmarks / 4 for one in painted)
         pairs.append(

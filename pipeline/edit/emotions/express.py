@@ -33,6 +33,7 @@ from pipeline.edit.emotions.directions import Directions
 from pipeline.edit.emotions.drawn import Drawn, draw_emotion, marks_of
 from pipeline.edit.emotions.plan import EmotionPlan, Goal, plan_goal, preset_of
 from pipeline.edit.emotions.reach import SIGMA, Canvas, Reached, reach
+from pipeline.edit.full_picture import Dragged, full_picture
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, latent_prior
 from pipeline.edit.own_face import kept_part, own_face, put_back
 from pipeline.edit.recipe import Recipe
@@ -190,7 +191,14 @@ class Performer:
         reached = self._dragged(own, ways, recipe.constants)
         plan = replace(self.plan(Goal()), moves=wanted.moves, mask=wanted.mask)
         face = self.picture(reached.ws, own)
-        return self.carried(reached.ws, face, plan, reached, time.process_time() - began)
+        done = self.carried(reached.ws, face, plan, reached, time.process_time() - began)
+        if self.source is None or self.transform is None:
+            return done
+        acts = (small.moves,)
+        dragged = Dragged(self.source, self.transform, self.face, face, acts, small.mask)
+        full, _ = full_picture(dragged, "auto")
+        view = _resized(crop(full, self.transform, self.own.shape[1]), VIEW_SIDE)
+        return replace(done, full=full, view=view, reading=self.reader.read(view))
 
     # --- the drawing's own lines ---
 

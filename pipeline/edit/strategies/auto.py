@@ -43,6 +43,9 @@ _KEPT = 24
 _EXACT, _FAILURES = 3, 3
 # Times the demand may be loosened to stay within reach.
 _LOOSER = 24
+# Of so few handles on the face's lines the survey learns only what the exact derivative at the
+# start, which is cheap then, does not foretell: so many faces a handle are enough. Else all.
+_FEW, _FACES_EACH, _FACES = 2, 8, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class _Measured:
     """What one step saw. `small`: the picture less the start's, None where nothing asks for it."""
 
     handles: tuple[Handle, ...]
-    features: Tensor
+    features: Tensor | None  # None where nothing asks for them
     base: Tensor  # the features of the drag's first step
     small: Tensor | None
 
@@ -118,6 +121,7 @@ class Auto(Tracking):
         next_ws[:, rows] += move[None].to(ws)
         change = 0.0
         if state.mask is not None:
+            assert measured.features is not None
             change = float(
                 mask_loss(state, model, self.mask_weight)(measured.features, measured.base)
             )
@@ -169,9 +173,12 @@ class Auto(Tracking):
     def _measure(self, state: DragState, model: DragModel) -> _Measured:
         """The handles as `state.ws` has them, and what there is to see."""
         memory = state.memory
-        features = model.features(state.ws)
-        base = features if state.base is None else state.base
         handles = state.handles
+        features = state.base
+        asked = state.mask is not None or not all(map(places.bound, handles))
+        if not memory or asked or features is None:
+            features = model.features(state.ws)
+        base = features if state.base is None else state.base
         seen = None
         # Later on a picture is of use to handles that are bound and to what is kept.
         if model.view is not None and (not memory or len(memory["kept"])):
@@ -180,7 +187,8 @@ class Auto(Tracking):
                 handles = places.bind(handles, seen.landmarks, seen.error)
             handles = places.read_places(handles, seen.landmarks, seen.error, model)
         handles = self._track(handles, memory, features[0], model)
-        return _Measured(handles, features, base, None if seen is None else seen.small)
+        small = None if seen is None else seen.small
+        return _Measured(handles, features if asked else None, base, small)
 
     def _track(
         self,
@@ -215,14 +223,23 @@ class Auto(Tracking):
         kept = torch.zeros(0, 1, dtype=torch.float64)
         unknown = list(range(len(handles)))
         if model.view is not None and (any(map(places.bound, handles)) or state.mask is not None):
-            survey = model.view.survey(state.start_ws, state.free_rows, state.mask)
+            ours = [handle for handle in handles if places.bound(handle)]
+            few = 0 < len(ours) <= _FEW
+            faces = _FACES_EACH * len(ours) if few else _FACES
+            survey = model.view.survey(state.start_ws, state.free_rows, state.mask, faces)
             kept = self._kept(state, handles, survey.pictures, model)
-            values = [survey.pictures.flatten(1) @ kept.t()]
+            values = survey.pictures.flatten(1) @ kept.t()
+            there = torch.zeros(len(kept), *jacobian.shape[1:], dtype=torch.float64)
             if survey.landmarks is not None:
                 unknown = [i for i in unknown if not places.bound(handles[i])]
-                ours = [places.landmark_rows(h) for h in handles if places.bound(h)]
-                values += [survey.landmarks @ row.t() for row in ours]
-            found = gauss_newton.regressed(survey.moves, torch.cat(values, 1), rows, prior)
+                read = [survey.landmarks @ places.landmark_rows(h).t() for h in ours]
+                values = torch.cat([values, *read], 1)
+                exact = torch.zeros(2 * len(ours), *jacobian.shape[1:], dtype=torch.float64)
+                if few:
+                    exact = self._exact(state, state.ws, ours, exact[:0], model)
+                there = torch.cat([there, exact])
+            values = values - survey.moves @ there.sum(1).t()
+            found = there + gauss_newton.regressed(survey.moves, values, rows, prior)
             jacobian = torch.cat([jacobian, found[: len(kept)]])
             known = [i for i in range(len(handles)) if i not in unknown]
             for place, index in enumerate(known):
