@@ -183,6 +183,27 @@ def test_a_drag_that_has_arrived_already_looks_at_no_further_faces(
     assert not asked
 
 
+@pytest.mark.parametrize(("handles", "faces"), [(1, 8), (2, 16), (5, 64)])
+def test_few_handles_ask_for_few_faces(
+    network: Any, reader: FaceReader, monkeypatch: pytest.MonkeyPatch, handles: int, faces: int
+) -> None:
+    ws = open_eyed(network)
+    model = drag_model(network, choose_layer(network))
+    view: Any = model.view
+    survey, asked = view.survey, []
+
+    def counted(*arguments: Any) -> Any:
+        *others, count = arguments
+        asked.append(count)
+        return survey(*others, 8)  # as many as the quickest asks for, to save time
+
+    monkeypatch.setattr(view, "survey", counted)
+    points = reader.read(seen(network, ws)).landmarks[[2, 12, 18, 23, 27][:handles]].tolist()
+    state = begun(network, ws, model, *(Move((x, y), (x + 2, y)) for x, y in points))
+    drag.advance(state, Step(), model, Auto(), LIMITS)
+    assert asked == [faces]
+
+
 def test_what_is_no_face_is_dragged_by_its_features(network: Any) -> None:
     # Latents far from all faces: the reader believes in nothing.
     noise = torch.Generator().manual_seed(0)
