@@ -39,7 +39,7 @@ BASE_FILE  := $(filter %.pkl %.pt,$(BASE))
 BASE_MODEL := $(if $(BASE_FILE),model/$(or $(NAME),$(CHARACTER)-base),$(BASE))
 BASE_FIRST := $(if $(BASE_FILE),import$(comma))
 BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$(CHARACTER)-base)") \
-  $(if $(BASE),"preprocess.like=$(BASE_MODEL)" "train.resume_from=$(BASE_MODEL)" "finetune.resume_from=$(BASE_MODEL)")
+  $(if $(BASE),"preprocess.like=$(BASE_MODEL)" $(foreach stage,train finetune pretrain,"$(stage).resume_from=$(BASE_MODEL)"))
 
 # What is made of MODEL=model/x, or model/x:v3, is called x.
 MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
@@ -82,10 +82,10 @@ studio: setup ## edit drawings on a page in the browser; see docs/studio.md: ARG
 
 DEMO_UPLOAD := build/demo/upload/scene000000.png
 # NETWORK=stylegan3-t means its small form here; a network of another shape starts from scratch.
-DEMO_NETWORK := $(if $(NETWORK),network=$(patsubst %-tiny,%,$(NETWORK))-tiny train.resume_from=null)
+DEMO_NETWORK := $(if $(NETWORK),network=$(patsubst %-tiny,%,$(NETWORK))-tiny pretrain.resume_from=null preprocess.resolution=64)
 
-demo: setup $(DEMO_UPLOAD) ## the whole road on a CPU in about 10 minutes: paint, preprocess, train, invert, edit, report
-	$(RUN) experiment=demo "stage=[preprocess,train,invert,edit,report]" \
+demo: setup $(DEMO_UPLOAD) ## the whole road on a CPU in about 10 minutes: paint, preprocess, pretrain, invert, edit, report
+	$(RUN) experiment=demo "stage=[preprocess,pretrain,invert,edit,report]" \
 	  $(DEMO_NETWORK) invert.image=$(DEMO_UPLOAD) $(ARGS)
 	@echo "Open the report: $$($(PY) -m scripts.artifacts path report/demo)/report.html"
 
@@ -96,8 +96,8 @@ $(DEMO_UPLOAD): | setup
 preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip (without DATA: from Kaggle)
 	$(RUN) "stage=[$(BASE_FIRST)preprocess]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
 
-pretrain: setup ## a data set to a generator's start without an adversary, for few cores: CHARACTER=x NETWORK=stylegan2-starter
-	$(RUN) stage=pretrain $(COMMON) $(ARGS)
+pretrain: setup ## a data set to a model on few cores, best from one that is there: CHARACTER=x NETWORK=stylegan2-starter [DATA=folder BASE=assets/starter]
+	$(RUN) "stage=[$(if $(DATA),preprocess$(comma))pretrain]" $(COMMON) $(if $(DATA),$(SOURCE)) $(BASE_ARGS) $(ARGS)
 
 train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t [BASE=model/x] [PROCESSES=2, or gpu]
 	$(SHARED) "stage=[$(BASE_FIRST)train]" $(COMMON) $(BASE_ARGS) $(ARGS)

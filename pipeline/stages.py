@@ -105,7 +105,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="pretrain",
         summary="dataset -> model: a generator's start without an adversary, for few CPU cores",
-        version=1,
+        version=2,
         produces="model",
         config="pipeline.train.pretrain.config:PretrainConfig",
         run="pipeline.train.pretrain.stage:run",

@@ -115,7 +115,8 @@ def test_with_an_adversary_it_goes_on_from_a_start(root, store, model):
         command(
             store, "stage=pretrain", *SMALL, "pretrain.name=sharp", "pretrain.adversarial=0.5",
             "pretrain.resume_from=model/x:v1", "pretrain.adversarial_from=0.08",
-            "pretrain.r1_interval=4", "pretrain.store_half=true",
+            "pretrain.r1_interval=4", "pretrain.store_half=true", "pretrain.augment.p=0.2",
+            "pretrain.augment.speed_kimg=0.5",
         ),
         cwd=root, capture_output=True, text=True,
     )  # fmt: skip
@@ -129,6 +130,9 @@ def test_with_an_adversary_it_goes_on_from_a_start(root, store, model):
     assert lines[0]["loss_mse"] < middle  # its encoder knows the generator already
     assert "loss_D" not in lines[0]
     assert 0.5 < lines[-1]["loss_D"] < 2
+    strengths = [line["loss_augment_p"] for line in lines if "loss_augment_p" in line]
+    assert all(0 < p < 1 for p in strengths)
+    assert strengths[-1] != pytest.approx(0.2, abs=0.01)  # it follows the discriminator
     assert set(checkpoint.read_architecture(made)) == {"G", "D", "G_ema", "E"}
     assert load_file(made / "G_ema.safetensors")["synthesis.b4.conv1.weight"].dtype == torch.float16
 

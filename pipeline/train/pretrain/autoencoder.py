@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from pipeline.metrics.perceptual import PerceptualDistance
 from pipeline.models.picture_encoder import PictureEncoder
+from pipeline.train.augment import AdaController, AugmentPipe
 from pipeline.train.pretrain.config import PretrainConfig
 
 # Keeps a division finite where there is no gradient.
 TINY = 1e-12
+# Thousand images over which ADA's strength can go from 0 to 1, where nothing else is said.
+ADA_KIMG = 500.0
 
 
 class Autoencoder(nn.Module):
@@ -41,6 +44,29 @@ class Autoencoder(nn.Module):
         self.generator = generator
         self.discriminator = discriminator
         self.encoder = encoder
+        # Of ADA: strength, sum and number of the signs of the adversary's answers to real pictures.
+        self.ada: Tensor
+        self.register_buffer("ada", torch.zeros(3, dtype=torch.float64))
+        self._strength: float | None = None
+
+    @property
+    def strength(self) -> float:
+        """ADA's p; read from the buffer once, then remembered, for a GPU waits to be read."""
+        if self._strength is None:
+            self._strength = float(self.ada[0])
+        return self._strength
+
+    @strength.setter
+    def strength(self, p: float) -> None:
+        self._strength = p
+        self.ada[0] = p
+
+    def adjust(self, controller: AdaController, batch: int) -> None:
+        """Move the strength by what the adversary has answered since the last time."""
+        _, total, count = self.ada.tolist()
+        controller.p = self.strength
+        self.strength = controller.update(total / max(count, 1.0), round(count) * batch)
+        self.ada[1:] = 0
 
     def encode(self, images: Tensor, bf16: bool = False) -> Tensor:
         """N x C x H x W in [-1, 1] => latents N x w_dim."""
@@ -75,6 +101,22 @@ class Task:
     metric: PerceptualDistance
     bf16: bool
     face_box: tuple[slice, slice] | None = None  # rows and columns of the inner face
+    augment: AugmentPipe | None = None  # what the adversary's pictures pass
+
+    @classmethod
+    def of(
+        cls,
+        config: PretrainConfig,
+        metric: PerceptualDistance,
+        bf16: bool,
+        face_box: tuple[slice, slice] | None,
+        device: torch.device,
+    ) -> Task:
+        """The task that the settings describe."""
+        pipe = None
+        if config.adversarial > 0 and config.augment.mode != "none":
+            pipe = AugmentPipe.from_group(config.augment.pipe).to(device)
+        return cls(config, metric, bf16, face_box, pipe)
 
     def backward(self, network: Autoencoder, images: Tensor, images_seen: int) -> dict[str, Tensor]:
         """Leave the gradients of all losses in the parameters; returns the losses by name."""
@@ -85,7 +127,8 @@ class Task:
         adversary = network.discriminator
         if adversary is not None and images_seen >= 1000 * config.adversarial_from:
             step = images_seen // config.batch
-            pull, told = self._adversary(adversary, made, images, step % config.r1_interval == 0)
+            pull, told = self._adversary(network, made, images, step % config.r1_interval == 0)
+            self._adapt(network, step)
             # As long as the other gradient, times the strength (Esser et al. 2021, eq. 7).
             strength = config.adversarial * self._ramp(images_seen)
             gradient = gradient + pull * (strength * gradient.norm() / (pull.norm() + TINY))
@@ -122,22 +165,41 @@ class Task:
         total = self.config.mse_weight * mse + self.config.perceptual_weight * far
         return total, {"mse": mse.detach(), "perceptual": far.detach()}
 
+    def _adapt(self, network: Autoencoder, step: int) -> None:
+        """ADA: every few steps the strength follows the adversary's overfitting."""
+        asked = self.config.augment
+        if self.augment is None or asked.mode != "ada" or (step + 1) % asked.interval:
+            return
+        network.adjust(
+            AdaController(0.0, asked.target, asked.speed_kimg or ADA_KIMG), self.config.batch
+        )
+
+    def _seen(self, network: Autoencoder, images: Tensor) -> Tensor:
+        """What the adversary sees of images."""
+        if self.augment is None:
+            return images
+        return self.augment(images, network.strength).contiguous()
+
     def _adversary(
-        self, adversary: nn.Module, made: Tensor, images: Tensor, with_r1: bool
+        self, network: Autoencoder, made: Tensor, images: Tensor, with_r1: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The adversary's gradients into its parameters; its pull on the made pictures."""
-        config = self.config
+        config, adversary = self.config, network.discriminator
+        assert adversary is not None
         leaf = made.detach().requires_grad_()
-        logits = adversary(leaf, None)
+        logits = adversary(self._seen(network, leaf), None)
         (pull,) = torch.autograd.grad(F.softplus(-logits).mean(), leaf, retain_graph=True)
         loss = F.softplus(logits).mean()
         real = images.detach().requires_grad_(with_r1)
-        real_logits = adversary(real, None)
+        real_logits = adversary(self._seen(network, real), None)
         loss = loss + F.softplus(-real_logits).mean()
+        network.ada[1] += real_logits.detach().sign().mean()
+        network.ada[2] += 1
         told = {
             "D": loss.detach(),
             "logits_made": logits.mean().detach(),
             "logits_real": real_logits.mean().detach(),
+            "augment_p": real_logits.new_tensor(network.strength),
         }
         if with_r1:
             # Lazy regularisation (Karras et al. 2020, section 4): rarer, and as much stronger.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import check_choice, check_range
 from pipeline.models.config import NetworkConfig
-from pipeline.train.config import PRECISIONS
+from pipeline.train.config import PRECISIONS, AugmentConfig
 
 PERCEPTUALS = ("lpips-alex", "lpips-vgg", "efficientnet-lite0")
 
@@ -53,6 +53,8 @@ class PretrainConfig:
     discriminator_lr: float = 2e-3
     gamma: float = 1.0
     r1_interval: int = 16
+    # What the adversary sees instead of the bare pictures (Karras 2020, ADA).
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     # Noise on latents while learning, against latents that lie too close.
     noise: float = 0.1
     # Half-life of the averaged networks in thousand images.

@@ -152,6 +152,7 @@ def _state(job: Job, base: Path | None) -> AveragedState[Autoencoder]:
         encoder = cast(PictureEncoder, checkpoint.load(base, [OWN])[OWN])
     adversary = discriminator if config.adversarial > 0 else None
     network = Autoencoder(generator, adversary, encoder).to(job.device)
+    network.strength = config.augment.p or 0.0
     network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_precision(network, job.precision, False, job.device)
     groups: list[dict[str, Any]] = [
@@ -183,7 +184,7 @@ def _train(job: Job, state: AveragedState[Autoencoder], stop: Callable[[], bool]
     config = job.config
     length = round(config.kimg * 1000)
     logbook = Logbook(job.out, state.images_seen)
-    task = Task(config, job.metric, job.bf16, job.face_box)
+    task = Task.of(config, job.metric, job.bf16, job.face_box, job.device)
     drawing = [*state.network.generator.parameters(), *state.network.encoder.parameters()]
 
     def batches() -> Iterator[tuple[int, Tensor]]:
