@@ -90,6 +90,11 @@ def test_what_belongs_together_moves_together() -> None:
     # A raised brow opens no mouth.
     opened = brow[lm.INDEX["mouth_lower"]] - brow[lm.INDEX["mouth_upper"]]
     assert np.abs(opened).max() < 0.12 * np.abs(brow[lm.RIGHT_BROW]).max()
+    # A lip pulled down from a shut mouth opens it.
+    lip = followed(CALM.landmarks, [pull("mouth_lower", 0.0, 0.06)]) - CALM.landmarks
+    lower, upper = (lip[lm.INDEX[f"mouth_{one}"]][1] for one in ("lower", "upper"))
+    assert lower > 0.04 * WIDTH
+    assert upper < 0.5 * lower
     hair = Move((0.5 * SIDE, 2.0), (0.5 * SIDE + 9, 8.0))
     assert np.array_equal(followed(CALM.landmarks, [hair]), CALM.landmarks)
 

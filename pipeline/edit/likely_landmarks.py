@@ -62,6 +62,9 @@ def followed(landmarks: Points, moves: Sequence[Move]) -> Points:
     nearest = distances.min(axis=1, keepdims=True)
     shares = np.exp(-0.5 * (distances / np.maximum(nearest, _SHARED)) ** 2)
     shares /= shares.sum(axis=1, keepdims=True)
+    for upper, lower in _PAIRS:
+        if np.linalg.norm(places[upper] - places[lower]) < 2 * _SHARED:
+            _opened(shares, ways, upper, lower)
     watched = np.kron(shares, np.eye(2))  # 2n × 56: the points' ways of the landmarks'
     squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     poses, moods = _covariances()
@@ -97,6 +100,15 @@ def _face(who: Identity, rng: np.random.Generator, turned: bool) -> Points:
     pose = random_pose(rng) if turned else Pose()
     # A face is two units wide.
     return build_features(who, mood).landmarks(Frame(pose, Placement(0.5, (0.0, 0.0))))
+
+
+def _opened(shares: np.ndarray, ways: np.ndarray, upper: int, lower: int) -> None:
+    """Of a shut mouth or eye, a pull up is meant for the upper lip or lid, one down the lower."""
+    both = shares[:, upper] + shares[:, lower]
+    upright = np.abs(ways[:, 1]) > np.abs(ways[:, 0]) / 2
+    down = ways[:, 1] > 0
+    shares[:, lower] = np.where(upright, both * down, shares[:, lower])
+    shares[:, upper] = np.where(upright, both * ~down, shares[:, upper])
 
 
 def _uncrossed(points: Points, before: Points, frame: FaceFrame) -> Points:
