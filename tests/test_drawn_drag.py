@@ -26,7 +26,7 @@ from pipeline.data.painter import (
 from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.drawn_drag import draw_drag
-from pipeline.edit.full_picture import LEAST_MOTION, MOST_NEW, Dragged, full_picture
+from pipeline.edit.full_picture import LEAST_MOTION, MOST_NEW, Dragged, full_picture, views_between
 from pipeline.edit.likely_landmarks import followed
 from pipeline.edit.own_face import kept_part
 from pipeline.edit.recipe import Move
@@ -156,6 +156,13 @@ def test_a_model_that_moved_the_face_is_followed_and_one_that_broke_it_is_not() 
     assert about["new_colours"] > MOST_NEW
     assert not np.array_equal(full, CALM.image)
     assert full_picture(dragged(broken), "drawing")[1]["from"] == "drawing"
+    for way in ("drawn", "drawing"):
+        views = views_between(dragged(broken), way, 4)
+        assert len({view.shape for view in views}) == 1
+        # From the drawing as it was, farther and farther away.
+        steps = [int(np.abs(view.astype(int) - views[0]).sum()) for view in views]
+        assert steps[0] == 0
+        assert steps == sorted(set(steps))
     assert full_picture(dragged(broken), "face")[1]["from"] == "face"
 
 

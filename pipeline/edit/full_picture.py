@@ -10,15 +10,15 @@ already, while a small model off the paths that it knows smears, flares, fades a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 
-from pipeline.data.align import CropTransform, change_mask, paste_back
+from pipeline.data.align import CropTransform, change_mask, crop, paste_back
 from pipeline.data.face_reader import FaceReader
-from pipeline.edit.carry import Motion, carry_over
+from pipeline.edit.carry import Motion, apply_motion, carry_over, measure_motion
 from pipeline.edit.drawn_drag import draw_drag
 from pipeline.edit.own_face import kept_part, own_face, put_back
 from pipeline.edit.recipe import Move
@@ -30,6 +30,8 @@ MOST_NEW = 0.025
 # them. Drags that smeared have 0.06 to 0.40 of the first (40 drags of inverted drawings, real and
 # painted, on the 128-px starter, 29 November 2026), true paintings of turned heads 0.5 and more.
 LEAST_MOTION, LEAST_CARRIED = 0.45, 0.25
+# Side of the views of a film.
+VIEW_SIDE = 512
 # How far around a colour counts as near, of the face's side.
 _NEAR = 0.06
 
@@ -81,6 +83,50 @@ def full_picture(dragged: Dragged, paste: str) -> tuple[np.ndarray, dict[str, An
     return full, {"from": "drawing", **about}
 
 
+def views_between(dragged: Dragged, way: str, count: int) -> list[np.ndarray]:
+    """`count` views (h × VIEW_SIDE × 3 uint8) of the drawing's face, from as it was to as it is.
+
+    way: `drawing` or `drawn`, how the full picture was made. Slower at both ends (3t² - 2t³).
+    """
+    face = _resized(own_face(dragged.source, dragged.transform), VIEW_SIDE)
+    steps = np.linspace(0, 1, count)
+    shares = (steps * steps * (3 - 2 * steps)).tolist()
+    if way != "drawing":
+        return [_acted(face, replace(dragged, acts=_part(dragged.acts, t))) for t in shares]
+    height, width = face.shape[:2]
+    whole = CropTransform(width / 2, height / 2, width, height)
+    before, after = dragged.before, dragged.after
+    keep = None if dragged.mask is None else dragged.mask.astype(np.float32) / 255
+    motion = measure_motion(before, after, crop(face, whole, before.shape[1]), keep)
+    parts = [Motion(t * motion.flow, t * motion.repaint, motion.explained) for t in shares]
+    return [apply_motion(face, after, whole, part) for part in parts]
+
+
+def _resized(picture: np.ndarray, side: int) -> np.ndarray:
+    """At most `side` px wide."""
+    height, width = picture.shape[:2]
+    if width <= side:
+        return picture
+    size = (side, round(height * side / width))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def _part(acts: Sequence[Sequence[Move]], share: float) -> list[list[Move]]:
+    """That share of all acts' ways, one act after the other."""
+    done = share * len(acts)
+    parts = []
+    for number, act in enumerate(acts):
+        t = min(max(done - number, 0.0), 1.0)
+        if t > 0:
+            parts.append([replace(move, target=_between(move, t)) for move in act])
+    return parts
+
+
+def _between(move: Move, t: float) -> tuple[float, float]:
+    (x, y), (u, v) = move.start, move.target
+    return x + t * (u - x), y + t * (v - y)
+
+
 def new_colours(before: np.ndarray, after: np.ndarray) -> float:
     """Share of the change between two faces (h × w × 3 uint8) that lies outside the range of the
     colours nearby: 0 to 1, 0 where nothing changed."""
@@ -116,15 +162,20 @@ def _pasted(dragged: Dragged) -> np.ndarray:
 
 
 def _drawn(dragged: Dragged) -> np.ndarray:
-    own = face = own_face(dragged.source, dragged.transform)
-    scale = own.shape[1] / dragged.before.shape[1]
-    keep = kept_part(dragged.mask, own.shape)
+    own = own_face(dragged.source, dragged.transform)
+    return put_back(dragged.source, dragged.transform, own, _acted(own, dragged))
+
+
+def _acted(face: np.ndarray, dragged: Dragged) -> np.ndarray:
+    """The drawing's face (S × S × 3 uint8), dragged."""
+    scale = face.shape[1] / dragged.before.shape[1]
+    keep = kept_part(dragged.mask, face.shape)
     reader = FaceReader.shipped()
     for act in dragged.acts:
         reading = reader.read(face)
         moves = [_scaled(move, scale) for move in act]
         face = draw_drag(face, reading if reading.confident else None, moves, keep)
-    return put_back(dragged.source, dragged.transform, own, face)
+    return face
 
 
 def _scaled(move: Move, by: float) -> Move:

@@ -14,12 +14,14 @@ from pipeline.data.align import crop
 from pipeline.edit import drag, pictures, video
 from pipeline.edit.config import EditConfig
 from pipeline.edit.drag import DragState
-from pipeline.edit.full_picture import Dragged, full_picture
+from pipeline.edit.full_picture import Dragged, full_picture, views_between
 from pipeline.edit.handle_check import Check, check_handle
 from pipeline.edit.pictures import Marker
 from pipeline.edit.task import Task, render, save_frame
 
 FORMAT = 1
+# Of a drawing on its way.
+FILM_FRAMES = 12
 
 
 def write(
@@ -50,6 +52,9 @@ def write(
             task.recipe.mask,
         )
         full, description["paste"] = full_picture(dragged, config.paste)
+        if description["paste"]["from"] != "face":
+            views = views_between(dragged, description["paste"]["from"], FILM_FRAMES)
+            video.write_webp(out / "drawing.webp", views, config.frames_per_second)
         Image.fromarray(full).save(out / "full.png")
         side = after.shape[1] * factor
         drawn, edited = (

@@ -6,6 +6,7 @@ Where an emotion is asked for, `emotions.edit` does the work; what follows is of
     result.png            the edited face, at the model's resolution
     before_after.png      both faces beside each other, enlarged; of a drawing, its own two crops
     full.png              the uploaded picture with the edit carried out in it (not for a seed)
+    drawing.webp          the same on its way, its face alone
     frames/0001.png ...   the face at that step, at the model's resolution, without marks
     frames.mp4, .gif      the drag with handles (red) and targets (blue)
     marked_first.png, marked_last.png

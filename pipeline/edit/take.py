@@ -23,7 +23,7 @@ from PIL import Image
 from pipeline.data.align import CropTransform, crop
 from pipeline.edit import pictures, video
 from pipeline.edit import recipe as recipes
-from pipeline.edit.full_picture import Dragged, full_picture
+from pipeline.edit.full_picture import Dragged, full_picture, views_between
 from pipeline.edit.pictures import Marker
 from pipeline.edit.recipe import Move, Recipe
 from pipeline.edit.session import Frame, Session
@@ -36,6 +36,8 @@ FORMAT = 3
 EMOTION = "emotion"
 # A film of more is tiresome, and its making slow.
 MOST_FILM_FRAMES = 60
+# Of a drawing on its way.
+FILM_FRAMES = 12
 
 
 @dataclass
@@ -122,17 +124,19 @@ def run(config: TakeConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     Image.fromarray(after).save(out / "result.png")
     shown = pictures.before_after(before, after, factor)
     paste: dict[str, Any] | None = None
+    views: list[np.ndarray] = []
     if "inversion" in inputs:
         source, transform = _drawing(inputs["inversion"], inputs["model"])
         acts = [[Move(tuple(a), tuple(b)) for a, b in act] for act in take["acts"]]
         dragged = Dragged(source, transform, before, after, acts, recipe.mask)
         full, paste = full_picture(dragged, "auto")
+        views = views_between(dragged, paste["from"], FILM_FRAMES)
         Image.fromarray(full).save(out / "full.png")
         side = after.shape[1] * factor
         shown = pictures.before_after(crop(source, transform, side), crop(full, transform, side), 1)
     Image.fromarray(shown).save(out / "before_after.png")
     recipes.write(recipe, out / "recipe.json")
-    _write_film(take, faces, factor, config.frames_per_second, out)
+    _write_film(take, faces, views, factor, config.frames_per_second, out)
     lines = [json.dumps(frame) + "\n" for frame in take["frames"]]
     (out / "trace.jsonl").write_text("".join(lines), encoding="utf-8")
     if (inputs["take"] / EMOTION).is_dir():
@@ -186,8 +190,14 @@ def _drawing(inversion: Path, model: Path) -> tuple[np.ndarray, CropTransform]:
 
 
 def _write_film(
-    take: Mapping[str, Any], faces: list[np.ndarray], factor: int, rate: int, out: Path
+    take: Mapping[str, Any],
+    faces: list[np.ndarray],
+    views: list[np.ndarray],
+    factor: int,
+    rate: int,
+    out: Path,
 ) -> None:
+    """Of a drawing the `views` of it on its way; else the model's faces, with marks in the mp4."""
     stride = max(1, -(-len(faces) // MOST_FILM_FRAMES))
     numbers = sorted({*range(0, len(faces), stride), len(faces) - 1})
     clean = [pictures.enlarge(faces[number], factor) for number in numbers]
@@ -208,7 +218,7 @@ def _write_film(
             for handle in take["handles"]
         ]
         films.append(pictures.draw_markers(face, markers, 1))
-    _write_films(films, clean, rate, out)
+    _write_films(views or films, views or clean, rate, out)
     Image.fromarray(films[0]).save(out / "marked_first.png")
     Image.fromarray(films[-1]).save(out / "marked_last.png")
 
@@ -217,7 +227,4 @@ def _write_films(marked: list[np.ndarray], clean: list[np.ndarray], rate: int, o
     """The same pictures as mp4 (with its end held for a second), gif and webp."""
     video.write_mp4(out / "frames.mp4", [*marked, *marked[-1:] * rate], rate, preset="veryfast")
     video.write_gif(out / "frames.gif", clean, rate)
-    first, *rest = map(Image.fromarray, clean)
-    first.save(
-        out / "frames.webp", save_all=True, append_images=rest, duration=1000 // rate, loop=0
-    )
+    video.write_webp(out / "frames.webp", clean, rate)

@@ -1,4 +1,4 @@
-"""Frames to an H.264 MP4 and an animated GIF. Knows nothing of what the frames show."""
+"""Frames to an H.264 MP4 and an animated GIF or WebP. Knows nothing of what the frames show."""
 
 from __future__ import annotations
 
@@ -65,3 +65,11 @@ def write_gif(path: Path, frames: Sequence[np.ndarray], frames_per_second: int) 
     durations = [500, *[each_ms] * (len(images) - 2), 1000][-len(images) :]
     # Identical frames would be merged by Pillow, which only adds their durations: the same film.
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+
+
+def write_webp(path: Path, frames: Sequence[np.ndarray], frames_per_second: int) -> None:
+    """Write an endlessly looping WebP; frames are H × W × 3 uint8 of one size. The last one stays
+    for a second."""
+    first, *rest = map(Image.fromarray, frames)
+    durations = [*[1000 // frames_per_second] * len(rest), 1000]
+    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, quality=90)
