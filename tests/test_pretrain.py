@@ -20,6 +20,10 @@ from pipeline import weights
 from pipeline.evaluate.sections.training import training_section
 from pipeline.models import checkpoint
 from pipeline.models.layers import MappingNetwork
+from pipeline.models.picture_encoder import PictureEncoder
+from pipeline.train.augment import AdaController
+from pipeline.train.averaged_state import AveragedState
+from pipeline.train.pretrain.autoencoder import Autoencoder
 from pipeline.train.pretrain.mapping import energy_distance, fit
 
 needs_weights = pytest.mark.skipif(
@@ -176,6 +180,20 @@ def test_killed_and_gone_on_the_pictures_are_the_same(root, store, model, tmp_pa
     # Not to the bit: LPIPS' gradient rounds differently in a process of another history.
     assert (whole - pieced).abs().mean() < 0.02 * whole.std()
     assert (whole - whole.roll(1, 0)).abs().mean() > 0.1 * whole.std()
+
+
+def test_a_run_that_goes_on_augments_as_strongly_as_it_did(tmp_path):
+    def state() -> AveragedState[Autoencoder]:
+        network = Autoencoder(torch.nn.Linear(2, 2), None, PictureEncoder(3, 8, 8, 2, 8))
+        network.strength = 0.2
+        return AveragedState.begin("pretrain", network, torch.optim.Adam(network.parameters()))
+
+    begun, resumed = state(), state()
+    begun.network.ada[1:] = torch.tensor([8.0, 8.0])  # its adversary is sure of all it saw
+    begun.network.adjust(AdaController(0.0, target=0.6, speed_kimg=1.0), batch=8)
+    begun.save(tmp_path)
+    assert resumed.restore(tmp_path)
+    assert resumed.network.strength == begun.network.strength == pytest.approx(0.2 + 0.064)
 
 
 def test_a_device_that_cannot_is_refused(root, store):

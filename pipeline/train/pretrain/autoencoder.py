@@ -48,6 +48,7 @@ class Autoencoder(nn.Module):
         self.ada: Tensor
         self.register_buffer("ada", torch.zeros(3, dtype=torch.float64))
         self._strength: float | None = None
+        self.register_load_state_dict_post_hook(_forget_strength)
 
     @property
     def strength(self) -> float:
@@ -82,6 +83,12 @@ class Autoencoder(nn.Module):
         options = {"noise_mode": "none"} if hasattr(self.generator.synthesis, "blocks") else {}
         image: Tensor = self.generator.synthesis(rows, **options)
         return image
+
+
+def _forget_strength(network: nn.Module, _: Any) -> None:
+    """A run that goes on has the strength of the state that it took up."""
+    assert isinstance(network, Autoencoder)
+    network._strength = None
 
 
 def new_encoder(generator: Any, breadth: int) -> PictureEncoder:
@@ -199,7 +206,7 @@ class Task:
             "D": loss.detach(),
             "logits_made": logits.mean().detach(),
             "logits_real": real_logits.mean().detach(),
-            "augment_p": real_logits.new_tensor(network.strength),
+            "augment_p": real_logits.new_full((), network.strength),
         }
         if with_r1:
             # Lazy regularisation (Karras et al. 2020, section 4): rarer, and as much stronger.

@@ -64,9 +64,8 @@ class Job:
     heldout: Tensor  # N x C x H x W in [-1, 1]
     metric: perceptual.PerceptualDistance
     looks_at: str  # what those are called
-    face_box: (
-        tuple[slice, slice] | None
-    )  # of the inner face, where the dataset says how it is framed
+    # Rows and columns of the inner face, where the dataset says how it is framed.
+    face_box: tuple[slice, slice] | None
 
     @property
     def bf16(self) -> bool:
