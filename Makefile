@@ -97,7 +97,7 @@ preprocess: setup ## drawings to a data set: CHARACTER=ganyu DATA=folder-or-zip 
 	$(RUN) "stage=[$(BASE_FIRST)preprocess]" $(COMMON) $(SOURCE) $(BASE_ARGS) $(ARGS)
 
 pretrain: setup ## a data set to a model on few cores, best from one that is there: CHARACTER=x NETWORK=stylegan2-starter [DATA=folder BASE=assets/starter]
-	$(RUN) "stage=[$(if $(DATA),preprocess$(comma))pretrain]" $(COMMON) $(if $(DATA),$(SOURCE)) $(BASE_ARGS) $(ARGS)
+	$(RUN) "stage=[$(BASE_FIRST)$(if $(DATA),preprocess$(comma))pretrain]" $(COMMON) $(if $(DATA),$(SOURCE)) $(BASE_ARGS) $(ARGS)
 
 train: setup ## a data set to a model: CHARACTER=ganyu NETWORK=stylegan3-t [BASE=model/x] [PROCESSES=2, or gpu]
 	$(SHARED) "stage=[$(BASE_FIRST)train]" $(COMMON) $(BASE_ARGS) $(ARGS)
