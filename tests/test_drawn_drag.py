@@ -180,6 +180,29 @@ def test_a_smear_and_a_model_that_did_not_move_are_not_followed() -> None:
     assert not np.array_equal(still, CALM.image)
 
 
+def test_a_handle_that_holds_its_place_does_not_make_a_drag_fail() -> None:
+    turned = dragged(small(painting(yaw=6.0).image))
+    x, y = (float(v) * FACE / SIDE for v in CALM.landmarks[lm.INDEX["left_eye_upper_middle"]])
+    pinned = replace(turned, acts=((*turned.acts[0], Move((x, y), (x, y))),))
+    shares = [full_picture(one, "auto")[1]["carried_share"] for one in (turned, pinned)]
+    assert shares[0] == shares[1] > 0
+
+
+def test_what_was_no_drag_is_never_undone_by_carrying_out_a_drag() -> None:
+    broken = small(CALM.image).copy()
+    broken[50:80, 30:66] = (255, 40, 250)
+    full, about = full_picture(replace(dragged(broken), acts=()), "auto")
+    assert about["from"] == "drawing"
+    assert not np.array_equal(full, CALM.image)
+
+
+def test_with_a_mask_the_border_is_at_rest_as_without() -> None:
+    still = dragged(small(CALM.image))
+    nothing_kept = replace(still, mask=np.zeros((FACE, FACE), np.uint8))
+    without, with_mask = (full_picture(one, "drawn")[0] for one in (still, nothing_kept))
+    assert np.array_equal(without, with_mask)
+
+
 def test_where_no_face_is_recognised_what_is_around_a_handle_goes_with_it() -> None:
     paper = np.full((SIDE, SIDE, 3), 200, np.uint8)
     cv2.circle(paper, (200, 160), 6, (20, 20, 20), -1)
@@ -187,6 +210,7 @@ def test_where_no_face_is_recognised_what_is_around_a_handle_goes_with_it() -> N
     full, about = full_picture(
         Dragged(paper, WHOLE, small(paper), small(paper), (act,), None), "auto"
     )
+    assert np.array_equal(draw_drag(paper, None, (), kept_part(None, paper.shape)), paper)
     assert about["from"] == "drawn"
     rows, columns = np.nonzero(full.max(axis=2) < 110)
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((224, 144), abs=2)
@@ -218,10 +242,24 @@ def test_a_handle_that_was_taken_away_has_still_done_its_act() -> None:
     (handle,) = first.state.handles
     second = told(first, sessions.Remove(handle.id), sessions.Add((40.0, 40.0), (40.0, 44.0)))
     second = run(second)
-    acts = acts_of(second)
-    assert [len(act) for act in acts] == [1, 1]
-    assert acts[0][0].start == (20.0, 30.0)
-    assert acts[0][0].target == pytest.approx((24.0, 30.0), abs=1.0)
-    assert acts[1] == (Move((40.0, 40.0), (40.0, 44.0)),)
-    # Scrubbed back to the first drag's end, the second act is undone.
-    assert len(acts_of(told(second, sessions.Seek(first.frame.id)))) == 1
+    both = ((Move((20.0, 30.0), (24.0, 30.0)),), (Move((40.0, 40.0), (40.0, 44.0)),))
+    assert acts_of(second) == both
+    # Scrubbed back to the first drag's end, the second act is undone, ...
+    back = told(second, sessions.Seek(first.frame.id))
+    assert acts_of(back) == both[:1]
+    # ... and on the way there the drawing is as far as the drag was.
+    half = told(second, sessions.Seek(first.frame.id - 1))
+    ((way,),) = acts_of(half)
+    assert way.start == (20.0, 30.0)
+    assert 20.5 < way.target[0] < 23.5
+    # The same handle, set somewhere else, goes from there.
+    elsewhere = sessions.Move(handle.id, (40.0, 40.0), (40.0, 44.0))
+    assert acts_of(run(told(first, elsewhere))) == both
+    # What arrived stays where it is on the drawing while another handle goes.
+    joined = run(told(first, sessions.Add((40.0, 20.0), (40.0, 16.0))))
+    here, there = acts_of(joined)[1]
+    assert here == Move((24.0, 30.0), (24.0, 30.0))
+    assert there.start == (40.0, 20.0)
+    # An emotion that was entered is no way of handles.
+    entered = sessions.Play("emotion happy", first.frame.id, (first.frame.ws + 0.1,))
+    assert acts_of(told(first, entered)) == ()

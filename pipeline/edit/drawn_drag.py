@@ -80,7 +80,7 @@ def _sampled(flow: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 def _bumps(face: np.ndarray, moves: Sequence[Move], width: float, keep: np.ndarray) -> np.ndarray:
     """The face with what is around each start moved on to its target."""
-    ways = np.array([np.subtract(m.target, m.start) for m in moves], np.float64)
+    ways = np.array([np.subtract(m.target, m.start) for m in moves], np.float64).reshape(-1, 2)
     lengths = np.linalg.norm(ways, axis=1)
     if lengths.max(initial=0.0) < 0.003 * width:
         return face

@@ -44,7 +44,7 @@ class Dragged:
         source: the drawing, H × W × 3 uint8; transform: where the face lies in it.
         before, after: the model's face, h × w × 3 uint8 each.
         acts: what was dragged together, one after the other: handles in pixels of that face, and
-            where each was brought.
+            where each was brought. Empty: it was no drag, so `drawn` has nothing to carry out.
         mask: h × w uint8, 255 keeps; None: everything may change.
     """
 
@@ -78,7 +78,7 @@ def full_picture(dragged: Dragged, paste: str) -> tuple[np.ndarray, dict[str, An
         "new_colours": round(new, 4),
     }
     moved = new <= MOST_NEW and motion.explained >= LEAST_MOTION and gone >= LEAST_CARRIED
-    if paste == "auto" and not moved:
+    if paste == "auto" and dragged.acts and not moved:
         return _drawn(dragged), {"from": "drawn", **about}
     return full, {"from": "drawing", **about}
 
@@ -139,19 +139,21 @@ def new_colours(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def carried(motion: Motion, dragged: Dragged) -> float:
-    """How far the motion took what was dragged last: the mean over the handles, in ways of theirs
-    (0: it stayed, 1: it arrived)."""
+    """How much of the handles' way, of what was dragged last, the motion went (0: they stayed, 1:
+    they arrived). A handle that was to stay says nothing."""
     height, width = motion.flow.shape[:2]
     across, down = width / dragged.before.shape[1], height / dragged.before.shape[0]
-    shares = []
+    gone = asked = 0.0
     for move in dragged.acts[-1] if dragged.acts else ():
         way = np.subtract(move.target, move.start) * (across, down)
+        length = float(np.linalg.norm(way))
         x, y = move.target[0] * across - 0.5, move.target[1] * down - 0.5
         column, row = (int(np.clip(round(v), 0, n - 1)) for v, n in ((x, width), (y, height)))
         # The flow says where each place came from.
         came = -motion.flow[row, column] * (width, height)
-        shares.append(float(came @ way) / max(float(way @ way), 1e-9))
-    return float(np.mean(shares)) if shares else 1.0
+        gone += float(came @ way) / max(length, 1e-9)
+        asked += length
+    return gone / asked if asked else 1.0
 
 
 def _pasted(dragged: Dragged) -> np.ndarray:
@@ -169,7 +171,8 @@ def _drawn(dragged: Dragged) -> np.ndarray:
 def _acted(face: np.ndarray, dragged: Dragged) -> np.ndarray:
     """The drawing's face (S × S × 3 uint8), dragged."""
     scale = face.shape[1] / dragged.before.shape[1]
-    keep = kept_part(dragged.mask, face.shape)
+    # A mask holds more than the border, which must be at rest in any case: no seam shows there.
+    keep = np.maximum(kept_part(None, face.shape), kept_part(dragged.mask, face.shape))
     reader = FaceReader.shipped()
     for act in dragged.acts:
         reading = reader.read(face)

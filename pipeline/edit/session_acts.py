@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.edit.drag import Point, Status
 from pipeline.edit.recipe import Move
-from pipeline.edit.session import Frame, Session
+from pipeline.edit.session import Frame, Node, Session
 
 Act = tuple[Move, ...]
 
@@ -17,46 +17,68 @@ _AS_FAR_AS_IT_GOES = (Status.ARRIVED, Status.STUCK, Status.LOST, Status.EXHAUSTE
 
 
 def acts_of(session: Session, last: int | None = None) -> tuple[Act, ...]:
-    """The acts that led to a frame (None: the one shown), in pixels of the face."""
+    """The acts that led to a frame (None: the one shown), in pixels of the face.
+
+    None at all where something else than drags led there, such as an emotion that was entered: ways
+    of handles would not tell what became of the face.
+    """
+    makers = _makers(session)
+    # The last frame of each act, and its handles: number -> where that handle had been set.
+    acts: list[tuple[dict[int, Point], Frame]] = []
+    for frame in _led_to(session, session.frame.id if last is None else last):
+        if makers[frame.id].label != "drag":
+            return ()
+        known = {handle.id: handle.start for handle in makers[frame.id].state.handles}
+        starts = {number: known.get(number, at) for number, at in frame.positions.items()}
+        if acts and acts[-1][0] == starts:
+            acts.pop()
+        acts.append((starts, frame))
+    found: list[Act] = []
+    ends: dict[tuple[int, Point], Point] = {}  # where each handle, set there, has come to
+    for starts, frame in acts:
+        ways = {
+            number: (ends.get((number, start), start), _end(number, start, frame, makers, ends))
+            for number, start in starts.items()
+        }
+        ends |= {(number, starts[number]): end for number, (_, end) in ways.items()}
+        found.append(tuple(Move(*way) for way in ways.values()))
+    return tuple(found)
+
+
+def _led_to(session: Session, last: int) -> list[Frame]:
+    """The frames from the one after the start picture to the last one."""
     chain: list[Frame] = []
-    at: int | None = session.frame.id if last is None else last
-    while at is not None:
-        chain.insert(0, session.frames[at])
-        at = session.frames[at].parent
-    starts = _starts(session)
-    acts: list[Act] = []
-    before: dict[int, Point] = {}  # where the handles were when the act before ended
-    running: dict[int, Point] = {}  # the starts of the act at hand
-    ends: dict[int, Point] = {}
-    for frame in chain:
-        if not frame.positions:
-            continue
-        own = {number: starts[frame.id].get(number, at) for number, at in frame.positions.items()}
-        if own != running and ends:
-            acts.append(_act(running, before, ends))
-            before = dict(ends)
-        running, ends = own, dict(frame.positions)
-    if ends:
-        shown_last = chain[-1].id == session.node.tip
-        if shown_last and session.state.status in _AS_FAR_AS_IT_GOES:
-            ends |= {h.id: h.target for h in session.state.handles if h.id in ends}
-        acts.append(_act(running, before, ends))
-    return tuple(acts)
+    frame = session.frames[last]
+    while frame.parent is not None:
+        chain.insert(0, frame)
+        frame = session.frames[frame.parent]
+    return chain
 
 
-def _act(starts: dict[int, Point], before: dict[int, Point], ends: dict[int, Point]) -> Act:
-    """A handle that stood in the act before goes on from where it was then."""
-    return tuple(Move(before.get(number, starts[number]), end) for number, end in ends.items())
+def _end(
+    number: int,
+    start: Point,
+    frame: Frame,
+    makers: dict[int, Node],
+    ends: dict[tuple[int, Point], Point],
+) -> Point:
+    """Where an act that ends with the frame leaves a handle."""
+    node = makers[frame.id]
+    target = next((h.target for h in node.state.handles if h.id == number), None)
+    all_the_way = node.tip == frame.id and node.state.status in _AS_FAR_AS_IT_GOES
+    # What an earlier act took all the way stays there, wherever the model has it.
+    if target is not None and (all_the_way or ends.get((number, start)) == target):
+        return target
+    return frame.positions[number]
 
 
-def _starts(session: Session) -> dict[int, dict[int, Point]]:
-    """Frame -> handle -> where that handle had been set when the frame was made."""
-    found: dict[int, dict[int, Point]] = {}
+def _makers(session: Session) -> dict[int, Node]:
+    """Frame -> the node that it was made in."""
+    found: dict[int, Node] = {}
     for node in session.nodes:
-        own = {handle.id: handle.start for handle in node.state.handles}
         at: int | None = node.tip
         # Frames belong to the first node that reaches them.
         while at is not None and at not in found:
-            found[at] = own
+            found[at] = node
             at = session.frames[at].parent
     return found

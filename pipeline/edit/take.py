@@ -3,8 +3,7 @@
 A *take* is a folder: `take.json` (handles, targets, frames, mask, acts), `latents.npy` (the
 frames' ws, frames × num_ws × w_dim) and `frames/0001.png` and on, the pictures that the artist saw.
 `run` writes of it what the edit stage writes, so that a report, a replay and the lineage find
-everything where they expect it. It computes nothing that the studio has computed: no network is
-loaded.
+everything where they expect it. It computes nothing that the studio has computed: no model is read.
 """
 
 from __future__ import annotations
