@@ -191,14 +191,15 @@ class Performer:
         reached = self._dragged(own, ways, recipe.constants)
         plan = replace(self.plan(Goal()), moves=wanted.moves, mask=wanted.mask)
         face = self.picture(reached.ws, own)
-        done = self.carried(reached.ws, face, plan, reached, time.process_time() - began)
         if self.source is None or self.transform is None:
-            return done
+            return self.carried(reached.ws, face, plan, reached, time.process_time() - began)
         acts = (small.moves,)
         dragged = Dragged(self.source, self.transform, self.face, face, acts, small.mask)
         full, _ = full_picture(dragged, "auto")
         view = _resized(crop(full, self.transform, self.own.shape[1]), VIEW_SIDE)
-        return replace(done, full=full, view=view, reading=self.reader.read(view))
+        reading, method = self.reader.read(view), reached.method
+        seconds = time.process_time() - began
+        return Expressed(plan, view, full, reading, method, seconds, reached, face, reached.ws)
 
     # --- the drawing's own lines ---
 
