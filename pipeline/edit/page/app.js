@@ -14,7 +14,8 @@ const KEPT_FRAMES = 400;
 
 const view = new View($("canvas"));
 const faces = new Faces();
-let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", mood = null, scrubbing = false, drawn = -1;
+let connection, state = {}, wanted = null, picture = null, machine = { processors: 1 }, mode = "face", mood = null, scrubbing = false, drawn = -1,
+  ended = false; // a drag has, and the state that says so is on its way
 const frames = new Map(), distances = new Map();
 const moods = new Moods((type, values) => connection.say(type, values));
 const start = new Start({ get begun() { return begun; }, get connection() { return connection; }, get machine() { return machine; }, notice });
@@ -56,10 +57,7 @@ function connect(session) {
   on("full", showFull);
   on("mood", (header, body) => moods.show(header.emotion, body));
   on("expressed", showMood);
-  on("ended", (header) => {
-    notice(endedWords(header), 6000, false);
-    if (mode === "face" && state.kind === "drawing") setMode("picture"); // what it was for
-  });
+  on("ended", (header) => { notice(endedWords(header), 6000, false); ended = true; });
   on("state", showState);
 }
 
@@ -102,11 +100,16 @@ function showState(next) {
   show("work");
   state.timeline.forEach((frame, index) => distances.set(frame, state.distances[index]));
   showHint(); refreshPoints(); showTimeline();
+  const whole = mode === "picture";
+  if (ended && !state.running) {
+    ended = false;
+    if (mode === "face" && state.kind === "drawing") setMode("picture"); // what the drag was for
+  }
   if (!state.running) moods.of(state.frame);
   showHistory(state.nodes, state.node, framePath, (node) => connection.say("go", { node }));
   need(state.frame);
-  if (mode === "picture" && state.running) setMode("face");
-  else if (mode === "picture") connection.say("full");
+  if (whole && state.running) setMode("face");
+  else if (whole) connection.say("full");
 }
 
 // Why a drag ended by itself.
