@@ -198,6 +198,8 @@ class DragBenchConfig:
     layer: str | None = None
     rows: int = 6
     move_whole_face: bool = False
+    # none | proposed: only the handles' surroundings and parts may change; never dragged back.
+    mask: str = "none"
     seed: int = 0
     # auto, cpu or cuda.
     device: str = "auto"
@@ -218,6 +220,7 @@ class DragBenchConfig:
         check_range("truncation", self.truncation, 0, 2)
         check_range("max_steps", self.max_steps, 1, 100_000)
         check_range("rows", self.rows, 1, 64)
+        check_choice("mask", self.mask, ("none", "proposed"))
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
 
 

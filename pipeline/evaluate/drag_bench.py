@@ -29,8 +29,10 @@ from torch import Tensor
 from pipeline import weights
 from pipeline.console import catch_stop, progress, say
 from pipeline.data.face_reader import FaceReader
+from pipeline.data.landmarks import Points
 from pipeline.edit import drag
-from pipeline.edit.drag import AddHandle, Limits, Status, Step
+from pipeline.edit.blending import Blend
+from pipeline.edit.drag import AddHandle, Limits, SetMask, Status, Step
 from pipeline.edit.generator import check_colour, choose_layer, drag_model, free_rows
 from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Move
@@ -154,8 +156,8 @@ def measure(
     targets = [_inside(pair.target[index], pair) for index in chosen]
     moves = tuple(Move(a, b) for a, b in zip(starts, targets, strict=True))
     before = _picture(pair.generator, pair.ws)
-    there = _drag(pair.generator, layer, pair.ws, moves, name, config)
-    after = _picture(pair.generator, there.ws)
+    there = _drag(pair.generator, layer, pair.ws, moves, name, config, pair.source)
+    after = there.picture
     read = judges.reader.read(after)
     ended = read.landmarks[list(chosen)]
     free = propose_mask(moves, before.shape[1], before.shape[0])
@@ -176,11 +178,12 @@ def measure(
         "status": there.status,
         "read": read.confident,
     }
-    if config.back:
+    # What a mask kept is in no latents: there is no way back from such a picture.
+    if config.back and config.mask == "none":
         # From where the points were meant to be, back to where they were.
         returning = tuple(Move(move.target, move.start) for move in moves)
-        back = _drag(pair.generator, layer, there.ws, returning, name, config)
-        picture = _picture(pair.generator, back.ws)
+        back = _drag(pair.generator, layer, there.ws, returning, name, config, pair.target)
+        picture = back.picture
         again = judges.reader.read(picture).landmarks[list(chosen)]
         row["back_px"] = _mean_distance(again, starts)
         row["back_levels"] = _change(before, picture, np.ones(before.shape[:2]))
@@ -190,6 +193,7 @@ def measure(
 @dataclass(frozen=True, eq=False)
 class _Drag:
     ws: Tensor
+    picture: np.ndarray
     tracked_px: float
     steps: int
     seconds: float
@@ -203,7 +207,9 @@ def _drag(
     moves: Sequence[Move],
     name: str,
     config: DragBenchConfig,
+    landmarks: Points,
 ) -> _Drag:
+    """One drag from `ws`, whose face has these landmarks (28×2 px)."""
     model = drag_model(generator, layer)
     strategy = build_strategy(name)
     limits = Limits(max_steps=config.max_steps)
@@ -211,6 +217,11 @@ def _drag(
     state = drag.start(ws, rows)
     for move in moves:
         state, _ = drag.advance(state, AddHandle(move.start, move.target), model, strategy, limits)
+    keep: Tensor | None = None
+    if config.mask == "proposed":
+        mask = propose_mask(moves, model.width, model.height, landmarks)
+        keep = torch.from_numpy(mask.astype(np.float32) / 255).to(ws.device)
+        state, _ = drag.advance(state, SetMask(keep), model, strategy, limits)
     # Of the processor where that does the work: other programs' share is no one's fault.
     clock = time.process_time if ws.device.type == "cpu" else time.perf_counter
     began = clock()
@@ -219,7 +230,13 @@ def _drag(
     found = drag.result(state)
     seconds = clock() - began
     left = [handle.distance_px for handle in state.handles]
-    return _Drag(found, sum(left) / len(left), state.step, seconds, state.status.value)
+    if keep is None:
+        picture = _picture(generator, found)
+    else:
+        with torch.no_grad():
+            blend = Blend(generator, ws, keep, layer, picture_of)
+            picture = to_uint8(blend.picture(found))[0]
+    return _Drag(found, picture, sum(left) / len(left), state.step, seconds, state.status.value)
 
 
 def _second_opinion(
@@ -273,6 +290,7 @@ def _about(config: DragBenchConfig, generator: Any, judges: Judges) -> dict[str,
         "painted": config.painted,
         "truncation": config.truncation,
         "max_steps": config.max_steps,
+        "mask": config.mask,
         "landmarks": "the face reader that ships with the code",
         "second_judge": judges.second is not None,
         "identity": None if judges.identity is None else judges.identity.name,
