@@ -17,7 +17,8 @@ from pipeline.data.painter import paint_scene
 QUICK = (
     "invert.project.steps=4", "invert.project.w_samples=64", "invert.project.start=w_avg",
     "invert.tune.steps=2", "invert.perceptual=discriminator", "invert.align=none",
-    "edit.drag.max_steps=12", "edit.drag.patience=500", "edit.save_every=1",
+    "edit.drag.strategy=draggan", "edit.drag.max_steps=12", "edit.drag.patience=500",
+    "edit.save_every=1",
 )  # fmt: skip
 
 

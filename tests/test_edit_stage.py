@@ -88,7 +88,7 @@ def make_inputs(root: Path, kind: str) -> dict[str, Path]:
 
 
 def config(**values: Any) -> EditConfig:
-    values.setdefault("drag", DragConfig(max_steps=12, learning_rate=0.02))
+    values.setdefault("drag", DragConfig(strategy="draggan", max_steps=12, learning_rate=0.02))
     if "recipe" not in values:
         values.setdefault("points", POINTS)
     return EditConfig(inversion="inversion/x", model="model/x", device="cpu", **values)
@@ -147,7 +147,11 @@ def test_an_edit_has_all_its_parts(inputs: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_outside_the_face_the_picture_is_bit_equal(inputs: dict[str, Path], tmp_path: Path) -> None:
-    run(config(drag=DragConfig(max_steps=25, learning_rate=0.05)), inputs, tmp_path)
+    run(
+        config(drag=DragConfig(strategy="draggan", max_steps=25, learning_rate=0.05)),
+        inputs,
+        tmp_path,
+    )
     source, full = load(inputs["inversion"] / "source.png"), load(tmp_path / "full.png")
     assert full.shape == source.shape
     rows, columns = np.mgrid[0:200, 0:260] + 0.5
@@ -213,9 +217,18 @@ def test_a_face_of_a_seed_is_dragged_without_a_picture(
     assert not (tmp_path / "full.png").exists()
     about = json.loads((tmp_path / "edit.json").read_text())["subject"]
     assert about["seed_face"] == 3
+    # Points are dragged by `auto`, and what is not around them is kept, to the bit.
+    followed = recipe.read(tmp_path / "recipe.json")
+    assert followed.strategy == "auto"
+    assert followed.mask is None
+    first, last = load(tmp_path / "frames/0001.png"), load(tmp_path / "result.png")
+    assert not np.array_equal(first, last)
+    np.testing.assert_array_equal(first[:8], last[:8])
     other = tmp_path / "other"
     other.mkdir()
-    run(config(seed_face=4, drag=DragConfig(max_steps=1)), {"model": inputs["model"]}, other)
+    free = config(seed_face=4, mask="none", drag=DragConfig(max_steps=1))
+    run(free, {"model": inputs["model"]}, other)
+    assert "change_in_mask_levels" not in json.loads((other / "edit.json").read_text())
     assert not np.array_equal(load(tmp_path / "result.png"), load(other / "result.png"))
 
 
@@ -364,7 +377,7 @@ def describe(value: Any) -> Any:
 
 def slow_config() -> EditConfig:
     """A drag that never arrives, so that there is time to stop it."""
-    settings = DragConfig(max_steps=60, patience=1000, learning_rate=1e-5)
+    settings = DragConfig(strategy="draggan", max_steps=60, patience=1000, learning_rate=1e-5)
     return EditConfig(
         inversion="i", model="m", points="20,20>44,44", device="cpu", save_every=4, drag=settings
     )

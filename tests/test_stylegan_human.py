@@ -84,7 +84,7 @@ def test_the_whole_road(root: Path, tmp_path: Path) -> None:
         "finetune.resume_from=model/human-base", "finetune.kimg=0.032", "finetune.batch=8",
         "finetune.score_samples=8", f"invert.image={drawing}", "invert.align=none",
         "invert.project.steps=2", "invert.project.w_samples=50", "invert.tune.steps=1",
-        "edit.points=6,9>8,11", "edit.drag.max_steps=2", "edit.drag.radius=30",
+        "edit.points=6,9>8,11", "edit.drag.max_steps=2",
     )  # fmt: skip
     assert "(stylegan-human)" in told
     assert "images of 16x32 for model/human-base" in told

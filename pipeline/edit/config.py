@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError, check_choice, check_range
 
 POINTS_FRAMES = ("face", "picture")
 PASTES = ("auto", "drawing", "drawn", "face")
-MASKS = ("none", "proposed")
+MASKS = ("auto", "none", "proposed")
 # The names in pipeline/edit/strategies, which this module does not import: that takes torch.
 STRATEGY_NAMES = ("draggan", "draggan-compatible", "freedrag", "stable", "auto")
 
@@ -68,8 +68,9 @@ class EditConfig:
     points_frame: str = "face"
     # Every handle's mirror image across the face's middle moves as well.
     symmetric: bool = False
-    # none: as the recipe has it | proposed: free around the handles' ways only.
-    mask: str = "none"
+    # none: as the recipe has it | proposed: free around the handles' ways only | auto: proposed
+    # where drag.strategy is auto.
+    mask: str = "auto"
     # What a mask keeps is drawn from the start's own features.
     blend: bool = True
     # Drag the face that this seed gives instead of an inverted picture.

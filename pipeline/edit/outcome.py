@@ -65,8 +65,8 @@ def write(
     _write_film(task, trace, factor, config.frames_per_second)
     checks = [check_handle(before, after, m.start, m.target) for m in task.recipe.moves]
     description = {**_description(task, state, reason, checks), **description}
-    if task.recipe.mask is not None:
-        description["change_in_mask_levels"] = _change_in_mask(task.recipe.mask, before, after)
+    if task.mask is not None:
+        description["change_in_mask_levels"] = _change_in_mask(task.mask, before, after)
     metrics = _metrics(state, trace, checks)
     description["metrics"] = metrics
     text = json.dumps(description, indent=1) + "\n"

@@ -33,6 +33,8 @@ import torch
 from PIL import Image
 
 from pipeline.console import catch_stop, progress, say
+from pipeline.data.face_reader import FaceReader
+from pipeline.data.landmarks import Points
 from pipeline.edit import drag, outcome, state_file
 from pipeline.edit import recipe as recipes
 from pipeline.edit.blending import Blend
@@ -53,7 +55,7 @@ from pipeline.edit.emotions import parse_goal
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, numbered_ws
 from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Recipe
-from pipeline.edit.strategies import build_strategy
+from pipeline.edit.strategies import Auto, build_strategy
 from pipeline.edit.task import Subject, Task, render, save_frame
 from pipeline.errors import DataError, Interrupted
 from pipeline.invert.inversion import (
@@ -67,6 +69,7 @@ from pipeline.invert.pti import picture_of
 from pipeline.models import checkpoint
 from pipeline.models.characters import find_character
 from torch_utils.device import choose_device, describe
+from torch_utils.pixels import to_uint8
 
 _STATE = "drag_state.safetensors"
 
@@ -100,8 +103,8 @@ def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
         performer = emotion_edit.performer_of(config, inputs, *drawn)
         return emotion_edit.run(config, performer, subject.about, out)
     task = _task(config, inputs, subject, out)
-    if config.blend and task.recipe.mask is not None:
-        mask = torch.from_numpy(task.recipe.mask.astype(np.float32) / 255).to(device)
+    if config.blend and task.mask is not None:
+        mask = torch.from_numpy(task.mask.astype(np.float32) / 255).to(device)
         start = subject.ws.to(device)
         blend = Blend(subject.generator, start, mask, task.layer, picture_of)
         task = replace(task, blend=blend)
@@ -142,9 +145,15 @@ def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out:
     recipe = _recipe(config, inputs, subject, model)
     strategy = build_strategy(recipe.strategy, **recipe.constants)
     _check_distance(recipe, strategy.stop_distance_px(model))
+    mask = recipe.mask
+    if mask is None and config.mask == "auto" and strategy.name == Auto.name:
+        # `auto` comes as near under a mask as without one; motion supervision hardly moves then. The
+        # mask is for the model's face, and no wish of the user's: the recipe stays without.
+        mask = propose_mask(recipe.moves, recipe.width, recipe.height, _landmarks(subject))
     return Task(
         subject=subject,
         recipe=recipe,
+        mask=mask,
         model=model,
         strategy=strategy,
         limits=Limits(max_steps=recipe.max_steps, patience=recipe.patience),
@@ -180,13 +189,13 @@ def _recipe(
             recipes.check_moves(moves, full_width, full_height, "picture")
             moves = recipes.moves_of_picture(moves, subject.transform, width, height)
         recipes.check_moves(moves, width, height)
-        recipe = Recipe(width, height, moves)
+        recipe = Recipe(width, height, moves, strategy=Auto.name)
     moves = recipes.mirrored(recipe.moves, width) if config.symmetric else recipe.moves
-    mask = recipe.mask
-    if mask is None and config.mask == "proposed":
-        mask = propose_mask(moves, width, height)
     settings = config.drag
     strategy = settings.strategy or recipe.strategy
+    mask = recipe.mask
+    if mask is None and config.mask == "proposed":
+        mask = propose_mask(moves, width, height, _landmarks(subject))
     # Another strategy has other constants: the recipe's do not carry over.
     kept = recipe.constants if strategy == recipe.strategy else {}
     return Recipe(
@@ -201,6 +210,15 @@ def _recipe(
     )
 
 
+@torch.no_grad()
+def _landmarks(subject: Subject) -> Points | None:
+    """28×2 px of the face to drag; None where none is readable, or there is no picture yet."""
+    if not subject.ws.numel() or subject.generator.img_channels != 3:
+        return None
+    reading = FaceReader.shipped().read(to_uint8(picture_of(subject.generator, subject.ws))[0])
+    return reading.landmarks if reading.confident else None
+
+
 # --- the drag ---
 
 
@@ -208,8 +226,8 @@ def _begin(task: Task, device: torch.device) -> DragState:
     state = drag.start(task.subject.ws.to(device), task.rows)
     for move in task.recipe.moves:
         state = _apply(task, state, AddHandle(move.start, move.target, move.radius))
-    if task.recipe.mask is not None:
-        mask = torch.from_numpy(task.recipe.mask.astype(np.float32) / 255).to(device)
+    if task.mask is not None:
+        mask = torch.from_numpy(task.mask.astype(np.float32) / 255).to(device)
         state = _apply(task, state, SetMask(mask))
     return state
 

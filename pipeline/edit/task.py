@@ -36,6 +36,8 @@ class Task:
 
     subject: Subject
     recipe: Recipe  # at the model's resolution
+    # H × W uint8, 255 keeps: the recipe's, or one proposed for the model's face alone; None: none.
+    mask: np.ndarray | None
     model: DragModel
     strategy: Strategy
     limits: Limits
