@@ -147,8 +147,8 @@ def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out:
     _check_distance(recipe, strategy.stop_distance_px(model))
     mask = recipe.mask
     if mask is None and config.mask == "auto" and strategy.name == Auto.name:
-        # `auto` comes as near under a mask as without one; motion supervision hardly moves then. The
-        # mask is for the model's face, and no wish of the user's: the recipe stays without.
+        # `auto` comes as near under a mask as without one; motion supervision hardly moves then.
+        # It is for the model's face, and no wish of the user's: the recipe stays without.
         mask = propose_mask(recipe.moves, recipe.width, recipe.height, _landmarks(subject))
     return Task(
         subject=subject,
