@@ -55,7 +55,7 @@ def reference_drag(generator: Generator, layer: str) -> ReferenceDrag:
 
 
 def drag_work(architecture: str, resolution: int) -> Callable[[Setting], Work]:
-    """Work of one step with two handles: the strategy that edits use by default."""
+    """Work of one step with two handles: the studio's strategy."""
 
     def make(setting: Setting) -> Work:
         side = 64 if setting.quick else resolution
