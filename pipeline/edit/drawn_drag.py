@@ -22,7 +22,7 @@ from pipeline.edit.likely_landmarks import followed
 from pipeline.edit.recipe import Move
 
 # Parts seen less than this are covered by hair, and not drawn anew.
-_HIDDEN = 0.35
+HIDDEN = 0.35
 # A bump's deviation: in face widths, and in lengths of its way, whichever is more. Beyond one way
 # in 1.65 deviations lines would fold (the steepest slope of a Gaussian is e^-1/2 of its height).
 _BUMP, _PER_WAY = 0.09, 1.2
@@ -45,7 +45,7 @@ def draw_drag(
         return _bumps(face, moves, _WIDTH * face.shape[1], keep)
     before = reading.landmarks
     target = followed(before, moves)
-    hidden = [part for part, seen in reading.part_visibility.items() if seen < _HIDDEN]
+    hidden = [part for part, seen in reading.part_visibility.items() if seen < HIDDEN]
     drawn = draw_emotion(face, before, target, keep, {}, {}, None, hidden).face
     return _bumps(drawn, _left(face, reading, target, moves, keep), lm.face_width(before), keep)
 

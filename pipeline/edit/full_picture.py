@@ -30,8 +30,8 @@ MOST_NEW = 0.025
 # them. Drags that smeared have 0.06 to 0.40 of the first (40 drags of inverted drawings, real and
 # painted, on the 128-px starter, 29 November 2026), true paintings of turned heads 0.5 and more.
 LEAST_MOTION, LEAST_CARRIED = 0.45, 0.25
-# Side of the views of a film.
-VIEW_SIDE = 512
+# A film of the drawing on its way: the side of its views, and their number.
+VIEW_SIDE, FILM_FRAMES = 512, 12
 # How far around a colour counts as near, of the face's side.
 _NEAR = 0.06
 

@@ -14,14 +14,12 @@ from pipeline.data.align import crop
 from pipeline.edit import drag, pictures, video
 from pipeline.edit.config import EditConfig
 from pipeline.edit.drag import DragState
-from pipeline.edit.full_picture import Dragged, full_picture, views_between
+from pipeline.edit.full_picture import FILM_FRAMES, Dragged, full_picture, views_between
 from pipeline.edit.handle_check import Check, check_handle
 from pipeline.edit.pictures import Marker
 from pipeline.edit.task import Task, render, save_frame
 
 FORMAT = 1
-# Of a drawing on its way.
-FILM_FRAMES = 12
 
 
 def write(

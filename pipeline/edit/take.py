@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline.data.align import CropTransform, crop
 from pipeline.edit import pictures, video
 from pipeline.edit import recipe as recipes
-from pipeline.edit.full_picture import Dragged, full_picture, views_between
+from pipeline.edit.full_picture import FILM_FRAMES, Dragged, full_picture, views_between
 from pipeline.edit.pictures import Marker
 from pipeline.edit.recipe import Move, Recipe
 from pipeline.edit.session import Frame, Session
@@ -35,8 +35,6 @@ FORMAT = 3
 EMOTION = "emotion"
 # A film of more is tiresome, and its making slow.
 MOST_FILM_FRAMES = 60
-# Of a drawing on its way.
-FILM_FRAMES = 12
 
 
 @dataclass

@@ -28,6 +28,7 @@ from pipeline.data.face_reader import FaceReader, Reading
 from pipeline.edit import drag
 from pipeline.edit.blending import Blend
 from pipeline.edit.drag import AddHandle, DragModel, Limits, SetMask, Status, Step
+from pipeline.edit.drawn_drag import HIDDEN
 from pipeline.edit.emotions.carry import Sides, carry_emotion, crisp
 from pipeline.edit.emotions.directions import Directions
 from pipeline.edit.emotions.drawn import Drawn, draw_emotion, marks_of
@@ -46,8 +47,6 @@ from torch_utils.pixels import to_uint8
 VIEW_SIDE = 512
 # How much a doubt about the expression counts beside one `SIGMA` of landmarks.
 _DOUBT = 2.0
-# Visibility below which a part is taken to be covered.
-_HIDDEN = 0.35
 
 
 @dataclass(frozen=True)
@@ -234,7 +233,7 @@ class Performer:
             marks,
             marks_of(Goal({there: 1.0})) if there else {},
             (plan.source[-2:] * scale, target[-2:] * scale),
-            [part for part, seen in self.reading.part_visibility.items() if seen < _HIDDEN],
+            [part for part, seen in self.reading.part_visibility.items() if seen < HIDDEN],
         )
 
     def pasted(self, face: np.ndarray) -> np.ndarray | None:
