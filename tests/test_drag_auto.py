@@ -183,7 +183,7 @@ def test_a_drag_that_has_arrived_already_looks_at_no_further_faces(
     assert not asked
 
 
-@pytest.mark.parametrize(("handles", "faces"), [(1, 8), (2, 16), (5, 64)])
+@pytest.mark.parametrize(("handles", "faces"), [(1, 20), (2, 40), (5, 64)])
 def test_few_handles_ask_for_few_faces(
     network: Any, reader: FaceReader, monkeypatch: pytest.MonkeyPatch, handles: int, faces: int
 ) -> None:

@@ -45,7 +45,7 @@ _EXACT, _FAILURES = 3, 3
 _LOOSER = 24
 # Of so few handles on the face's lines the survey learns only what the exact derivative at the
 # start, which is cheap then, does not foretell: so many faces a handle are enough. Else all.
-_FEW, _FACES_EACH, _FACES = 2, 8, 64
+_FEW, _FACES_EACH, _FACES = 2, 20, 64
 
 
 @dataclass(frozen=True, eq=False)
