@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline.data.align import CropTransform
 from pipeline.edit import recipe as recipes
+from pipeline.edit.points import parse_points
 from pipeline.edit.recipe import Move, Recipe
 from pipeline.errors import AnimedragError, DataError
 
@@ -69,13 +70,13 @@ def test_a_recipe_of_the_first_version_is_read() -> None:
 
 
 def test_region_handles_are_written_scaled_and_read_from_a_line() -> None:
-    (move,) = recipes.parse_points("10,12>14,12 radius 3")
+    (move,) = parse_points("10,12>14,12 radius 3")
     assert move == Move((10, 12), (14, 12), 3.0)
     (large,) = Recipe(64, 64, (move,)).scaled_to(128, 128).moves
     assert large == Move((20, 24), (28, 24), 6.0)
     for wrong in ("10,12>14,12 radius", "10,12>14,12 radius -1", "10,12>14,12 radius x"):
         with pytest.raises(DataError, match="radius 6"):
-            recipes.parse_points(wrong)
+            parse_points(wrong)
 
 
 def test_mirrored_moves_are_those_of_both_sides() -> None:
@@ -242,7 +243,7 @@ def test_any_mutation_is_read_or_refused_cleanly(data: st.DataObject) -> None:
 
 
 def test_points_are_parsed() -> None:
-    moves = recipes.parse_points(" 1,2 > 3.5,-4 ; 5e1,6>7,8; ")
+    moves = parse_points(" 1,2 > 3.5,-4 ; 5e1,6>7,8; ")
     assert moves == (Move((1, 2), (3.5, -4)), Move((50, 6), (7, 8)))
 
 
@@ -251,7 +252,7 @@ def test_points_are_parsed() -> None:
 )
 def test_points_that_cannot_be_read_are_quoted_with_an_example(text: str) -> None:
     with pytest.raises(DataError, match="120,160>126,152"):
-        recipes.parse_points(text)
+        parse_points(text)
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.edit.emotion_config import EmotionConfig
+from pipeline.edit.points import parse_points
 from pipeline.errors import ConfigError, check_choice, check_range
 
 POINTS_FRAMES = ("face", "picture")
@@ -126,6 +127,8 @@ class EditConfig:
                 "edit.recipe=file.json or edit.emotion.name=smile (make: POINTS=, RECIPE=, "
                 "EMOTION=)."
             )
+        if self.points is not None:
+            parse_points(self.points)  # before an inversion, which takes a minute
         check_choice("points_frame", self.points_frame, POINTS_FRAMES)
         check_choice("paste", self.paste, PASTES)
         check_choice("mask", self.mask, MASKS)

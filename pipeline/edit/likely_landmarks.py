@@ -38,9 +38,12 @@ _PAIRS = tuple(
     for part, end in (("left_eye", "_middle"), ("right_eye", "_middle"), ("mouth", ""))
 )
 # What no mood explains: neighbours, within so much, moving this far by themselves.
-_OWN_REACH, _OWN = 0.16, 0.02
+_OWN_REACH, _OWN = 0.14, 0.04
 # How far a mood's habits reach.
-_MOOD_REACH = 0.3
+_MOOD_REACH = 0.18
+# Share of a pose's variance: one point alone seldom means that the head shall turn; several that
+# agree still say so.
+_POSE = 0.12
 
 
 def followed(landmarks: Points, moves: Sequence[Move]) -> Points:
@@ -68,7 +71,9 @@ def followed(landmarks: Points, moves: Sequence[Move]) -> Points:
     watched = np.kron(shares, np.eye(2))  # 2n × 56: the points' ways of the landmarks'
     squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     poses, moods = _covariances()
-    spread = poses + np.kron(np.exp(-0.5 * squared / _MOOD_REACH**2), np.ones((2, 2))) * moods
+    spread = (
+        _POSE * poses + np.kron(np.exp(-0.5 * squared / _MOOD_REACH**2), np.ones((2, 2))) * moods
+    )
     # What each landmark does by itself is alike for near ones.
     spread += np.kron(_OWN**2 * np.exp(-0.5 * squared / _OWN_REACH**2), np.eye(2))
     noise = np.repeat((_NOISE + 0.05 * nearest[:, 0]) ** 2, 2)

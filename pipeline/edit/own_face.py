@@ -12,7 +12,7 @@ from pipeline.data.align import CropTransform, change_mask, crop, paste_back
 # Its side, px: no fewer, so that lines drawn on it are smooth, and no more, for the time.
 LEAST_SIDE, MOST_SIDE = 768, 1600
 # What changes dies away over this share of the side towards the border, where no mask says more.
-_BORDER = 0.14
+_BORDER = 0.10
 
 
 def own_face(source: np.ndarray, transform: CropTransform) -> np.ndarray:

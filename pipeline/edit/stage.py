@@ -53,6 +53,7 @@ from pipeline.edit.drag import (
 from pipeline.edit.emotions import edit as emotion_edit
 from pipeline.edit.emotions import parse_goal
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, numbered_ws
+from pipeline.edit.points import parse_points
 from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import Auto, build_strategy
@@ -181,7 +182,7 @@ def _recipe(
     if config.recipe is not None:
         recipe = recipes.read(inputs["recipe"]).scaled_to(width, height)
     else:
-        moves = recipes.parse_points(config.points or "")
+        moves = parse_points(config.points or "")
         if config.points_frame == "picture":
             assert subject.source is not None
             assert subject.transform is not None

@@ -1,0 +1,62 @@
+"""Handles written out: "x,y>x,y; x,y>x,y radius 6". Light: settings are checked by it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pipeline.errors import DataError
+
+Point = tuple[float, float]  # continuous pixels, x right, y down
+
+
+@dataclass(frozen=True)
+class Move:
+    """One handle: the point to take and where it goes; with a radius, a whole disc of pixels."""
+
+    start: Point
+    target: Point
+    radius: float | None = None
+
+
+def parse_points(text: str) -> tuple[Move, ...]:
+    """Handles written as "x,y>x,y; x,y>x,y radius 6": from, to; several parted by semicolons.
+
+    Raises:
+        DataError: naming the part that cannot be read.
+    """
+    moves = []
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        places, word, size = part.partition("radius")
+        ends = [_point_of_text(end) for end in places.split(">")]
+        points = [end for end in ends if end is not None]
+        radius = _positive_of_text(size) if word else None
+        if len(points) != 2 or len(ends) != 2 or (word and radius is None):
+            raise DataError(
+                f'points: "{part}" cannot be read; write from-x,from-y>to-x,to-y as in '
+                '"120,160>126,152", several parted by semicolons; "120,160>126,152 radius 6" takes '
+                "hold of a whole disc."
+            )
+        moves.append(Move(points[0], points[1], radius))
+    if not moves:
+        raise DataError('points is empty; write at least one handle as in "120,160>126,152".')
+    return tuple(moves)
+
+
+def _positive_of_text(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
+
+
+def _point_of_text(text: str) -> Point | None:
+    numbers = text.split(",")
+    if len(numbers) != 2:
+        return None
+    try:
+        x, y = float(numbers[0]), float(numbers[1])
+    except ValueError:
+        return None
+    return (x, y) if math.isfinite(x) and math.isfinite(y) else None
