@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.console import say
 from pipeline.data.align import crop
 from pipeline.edit import drag, pictures, video
 from pipeline.edit.config import EditConfig
@@ -50,6 +51,11 @@ def write(
             task.recipe.mask,
         )
         full, description["paste"] = full_picture(dragged, config.paste)
+        if description["paste"]["from"] == "drawn" and config.paste == "auto":
+            say(
+                "edit: the model changed the face rather than move it, so full.png is the drawing "
+                "itself, moved all the way; what follows is of the model's face."
+            )
         if description["paste"]["from"] != "face":
             views = views_between(dragged, description["paste"]["from"], FILM_FRAMES)
             video.write_webp(out / "drawing.webp", views, config.frames_per_second)
