@@ -12,17 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import landmarks as lm
-from pipeline.data.align import CropTransform
 from pipeline.data.face_reader import FaceReader
-from pipeline.data.painter import (
-    Painting,
-    Pose,
-    paint_face,
-    preset,
-    random_background,
-    random_identity,
-    random_light,
-)
 from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.drawn_drag import draw_drag
@@ -33,22 +23,7 @@ from pipeline.edit.recipe import Move
 from pipeline.edit.session_acts import acts_of
 from pipeline.edit.session_machine import receive
 from pipeline.edit.strategies import DragGan
-
-SIDE = 384
-FACE = 96
-WHOLE = CropTransform.square(SIDE / 2, SIDE / 2, SIDE)
-
-
-def painting(expression: str = "neutral", yaw: float = 0.0) -> Painting:
-    return paint_face(
-        random_identity(np.random.default_rng(6)),
-        Pose(yaw, 0.0, 0.0),
-        preset(expression),
-        random_light(np.random.default_rng(1)),
-        random_background(np.random.default_rng(2)),
-        SIDE,
-    )
-
+from tests.test_carry import FACE, SIDE, WHOLE, painting, small
 
 CALM = painting()
 WIDTH = lm.face_width(CALM.landmarks)
@@ -143,10 +118,6 @@ def test_hair_moves_alone_and_what_a_mask_keeps_stays() -> None:
 
 
 # --- which way is taken ---
-
-
-def small(picture: np.ndarray) -> np.ndarray:
-    return cv2.resize(picture, (FACE, FACE), interpolation=cv2.INTER_AREA)
 
 
 def dragged(after: np.ndarray, drawing: np.ndarray = CALM.image) -> Dragged:

@@ -20,7 +20,7 @@ from pipeline.data.align import CropTransform, change_mask, crop, paste_back
 from pipeline.data.face_reader import FaceReader
 from pipeline.edit.carry import Motion, apply_motion, carry_over, measure_motion
 from pipeline.edit.drawn_drag import draw_drag
-from pipeline.edit.own_face import kept_part, own_face, put_back
+from pipeline.edit.own_face import at_width, kept_part, own_face, put_back
 from pipeline.edit.recipe import Move
 
 # Share of a change that may be new colours. True paintings of moods and turned heads stay below
@@ -88,7 +88,7 @@ def views_between(dragged: Dragged, way: str, count: int) -> list[np.ndarray]:
 
     way: `drawing` or `drawn`, how the full picture was made. Slower at both ends (3t² - 2t³).
     """
-    face = _resized(own_face(dragged.source, dragged.transform), VIEW_SIDE)
+    face = at_width(own_face(dragged.source, dragged.transform), VIEW_SIDE)
     steps = np.linspace(0, 1, count)
     shares = (steps * steps * (3 - 2 * steps)).tolist()
     if way != "drawing":
@@ -100,15 +100,6 @@ def views_between(dragged: Dragged, way: str, count: int) -> list[np.ndarray]:
     motion = measure_motion(before, after, crop(face, whole, before.shape[1]), keep)
     parts = [Motion(t * motion.flow, t * motion.repaint, motion.explained) for t in shares]
     return [apply_motion(face, after, whole, part) for part in parts]
-
-
-def _resized(picture: np.ndarray, side: int) -> np.ndarray:
-    """At most `side` px wide."""
-    height, width = picture.shape[:2]
-    if width <= side:
-        return picture
-    size = (side, round(height * side / width))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def _part(acts: Sequence[Sequence[Move]], share: float) -> list[list[Move]]:

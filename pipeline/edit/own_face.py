@@ -40,3 +40,13 @@ def kept_part(mask: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     edge = np.minimum.reduce([rows, height - 1 - rows, columns, width - 1 - columns])
     return np.clip(1 - edge / (_BORDER * min(height, width)), 0, 1).astype(np.float32)
+
+
+def at_width(picture: np.ndarray, side: int) -> np.ndarray:
+    """At `side` px wide."""
+    height, width = picture.shape[:2]
+    if width == side:
+        return picture
+    size = (side, max(1, round(height * side / width)))
+    how = cv2.INTER_AREA if width > side else cv2.INTER_CUBIC
+    return cv2.resize(picture, size, interpolation=how)

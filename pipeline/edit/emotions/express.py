@@ -36,7 +36,7 @@ from pipeline.edit.emotions.plan import EmotionPlan, Goal, plan_goal, preset_of
 from pipeline.edit.emotions.reach import SIGMA, Canvas, Reached, reach
 from pipeline.edit.full_picture import Dragged, full_picture
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, latent_prior
-from pipeline.edit.own_face import kept_part, own_face, put_back
+from pipeline.edit.own_face import at_width, kept_part, own_face, put_back
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import build_strategy
 from pipeline.invert.inversion import Inversion, model_digest
@@ -140,7 +140,7 @@ class Performer:
         self.layer = choose_layer(generator)
         self.face = self._plain(ws)
         self.own = self._own_size()
-        self.view = _resized(self.own, VIEW_SIDE)
+        self.view = at_width(self.own, VIEW_SIDE)
         self.reading = reader.read(self.view)
 
     @classmethod
@@ -195,7 +195,7 @@ class Performer:
         acts = (small.moves,)
         dragged = Dragged(self.source, self.transform, self.face, face, acts, small.mask)
         full, _ = full_picture(dragged, "auto")
-        view = _resized(crop(full, self.transform, self.own.shape[1]), VIEW_SIDE)
+        view = at_width(crop(full, self.transform, self.own.shape[1]), VIEW_SIDE)
         reading, method = self.reader.read(view), reached.method
         seconds = time.process_time() - began
         return Expressed(plan, view, full, reading, method, seconds, reached, face, reached.ws)
@@ -207,14 +207,14 @@ class Performer:
         began = time.process_time()
         done = self.draw(plan, share)
         full = self.pasted(done.face)
-        view = _resized(done.face, VIEW_SIDE)
+        view = at_width(done.face, VIEW_SIDE)
         seconds = time.process_time() - began
         reading = self.reader.read(view)
         return Expressed(plan, view, full, reading, "drawn", seconds, parts=done.parts)
 
     def drawn_view(self, plan: EmotionPlan, share: float) -> np.ndarray:
         """The view of it alone."""
-        return _resized(self.draw(plan, share).face, VIEW_SIDE)
+        return at_width(self.draw(plan, share).face, VIEW_SIDE)
 
     def draw(
         self, plan: EmotionPlan, share: float = 1.0, marks: Mapping[str, float] | None = None
@@ -246,7 +246,7 @@ class Performer:
         """The face cut from the drawing at its own size, else the model's face, sharpened."""
         if self.source is not None and self.transform is not None:
             return own_face(self.source, self.transform)
-        return _resized(crisp(self.face), VIEW_SIDE)
+        return at_width(crisp(self.face), VIEW_SIDE)
 
     # --- the model ---
 
@@ -292,7 +292,7 @@ class Performer:
     ) -> Expressed:
         """A picture of the model, carried over to the drawing where there is one."""
         full = None
-        view = _resized(crisp(face), VIEW_SIDE)
+        view = at_width(crisp(face), VIEW_SIDE)
         if self.source is not None and self.transform is not None:
             after = self.reader.read(face).landmarks
             sides = Sides(self.face, face, self.face_reading.landmarks, after)
@@ -301,7 +301,7 @@ class Performer:
                 mask = cv2.resize(mask, face.shape[1::-1], interpolation=cv2.INTER_AREA)
             full, _ = carry_emotion(self.source, sides, self.transform, mask)
             # By way of the drawing's own size, as the view before was made.
-            view = _resized(crop(full, self.transform, self.own.shape[1]), VIEW_SIDE)
+            view = at_width(crop(full, self.transform, self.own.shape[1]), VIEW_SIDE)
         method = reached.method if reached is not None else "model"
         return Expressed(
             plan, view, full, self.reader.read(view), method, seconds, reached, face, ws
@@ -384,13 +384,3 @@ def load_directions(inputs: Mapping[str, Path]) -> Directions | None:
         )
         return None
     return found
-
-
-def _resized(picture: np.ndarray, side: int) -> np.ndarray:
-    """At `side` px wide."""
-    height, width = picture.shape[:2]
-    if width == side:
-        return picture
-    size = (side, max(1, round(height * side / width)))
-    how = cv2.INTER_AREA if width > side else cv2.INTER_CUBIC
-    return cv2.resize(picture, size, interpolation=how)
