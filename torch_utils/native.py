@@ -117,13 +117,17 @@ def runs_on(x: torch.Tensor) -> bool:
     return False
 
 
-@torch.compiler.assume_constant_result
 def loaded_on(device_type: str) -> bool:
     """Whether the operators of "cpu" or "cuda" are compiled ones.
 
     torch.compile takes the answer as it is: it could not follow how a library is loaded.
     """
     return status_on(torch.device(device_type)).loaded
+
+
+# As torch.compiler.assume_constant_result does, which imports torch's compiler for it: more than a
+# second of every program's start. tests/test_opcheck.py compiles whole graphs, and so would tell.
+loaded_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def device_capabilities() -> list[toolkit.Version]:

@@ -18,7 +18,7 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -159,13 +159,13 @@ class FaceReader:
 
     @classmethod
     def shipped(cls, device: torch.device | str = "cpu") -> FaceReader:
-        """The reader that ships with the code."""
+        """The reader that ships with the code; one a process and device, for it keeps no state."""
         if not SHIPPED.is_dir():
             raise ModelError(
                 f"The face reader that ships with the code is missing ({SHIPPED}); "
                 "check out the project whole, or train one: make reader."
             )
-        return cls.load(SHIPPED, device)
+        return _read_once(SHIPPED, str(device))
 
     def read(
         self,
@@ -336,6 +336,12 @@ def _first_frame(
 
 def _wrapped(degrees: float) -> float:
     return (degrees + 180.0) % 360.0 - 180.0
+
+
+@cache
+def _read_once(folder: Path, device: str) -> FaceReader:
+    # Half a second; an edit asks for it at every frame of its film.
+    return FaceReader.load(folder, device)
 
 
 def _fused(network: FaceReaderNetwork) -> FaceReaderNetwork:

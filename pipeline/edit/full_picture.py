@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from pipeline.data.align import CropTransform, change_mask, crop, paste_back
-from pipeline.data.face_reader import FaceReader
+from pipeline.data.face_reader import FaceReader, Reading
 from pipeline.edit.carry import Motion, apply_motion, carry_over, measure_motion
 from pipeline.edit.drawn_drag import draw_drag
 from pipeline.edit.own_face import at_width, kept_part, own_face, put_back
@@ -92,14 +92,16 @@ def views_between(dragged: Dragged, way: str, count: int) -> list[np.ndarray]:
     steps = np.linspace(0, 1, count)
     shares = (steps * steps * (3 - 2 * steps)).tolist()
     if way != "drawing":
-        return [_acted(face, replace(dragged, acts=_part(dragged.acts, t))) for t in shares]
+        reading = FaceReader.shipped().read(face)
+        parts = [replace(dragged, acts=_part(dragged.acts, t)) for t in shares]
+        return [_acted(face, part, reading) for part in parts]
     height, width = face.shape[:2]
     whole = CropTransform(width / 2, height / 2, width, height)
     before, after = dragged.before, dragged.after
     keep = None if dragged.mask is None else dragged.mask.astype(np.float32) / 255
     motion = measure_motion(before, after, crop(face, whole, before.shape[1]), keep)
-    parts = [Motion(t * motion.flow, t * motion.repaint, motion.explained) for t in shares]
-    return [apply_motion(face, after, whole, part) for part in parts]
+    motions = [Motion(t * motion.flow, t * motion.repaint, motion.explained) for t in shares]
+    return [apply_motion(face, after, whole, part) for part in motions]
 
 
 def _part(acts: Sequence[Sequence[Move]], share: float) -> list[list[Move]]:
@@ -159,16 +161,17 @@ def _drawn(dragged: Dragged) -> np.ndarray:
     return put_back(dragged.source, dragged.transform, own, _acted(own, dragged))
 
 
-def _acted(face: np.ndarray, dragged: Dragged) -> np.ndarray:
-    """The drawing's face (S × S × 3 uint8), dragged."""
+def _acted(face: np.ndarray, dragged: Dragged, reading: Reading | None = None) -> np.ndarray:
+    """The drawing's face (S × S × 3 uint8), dragged; reading: what was read of it already."""
     scale = face.shape[1] / dragged.before.shape[1]
     # A mask holds more than the border, which must be at rest in any case: no seam shows there.
     keep = np.maximum(kept_part(None, face.shape), kept_part(dragged.mask, face.shape))
     reader = FaceReader.shipped()
     for act in dragged.acts:
-        reading = reader.read(face)
+        reading = reader.read(face) if reading is None else reading
         moves = [_scaled(move, scale) for move in act]
         face = draw_drag(face, reading if reading.confident else None, moves, keep)
+        reading = None  # that was of the face before this act
     return face
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy.interpolate import RBFInterpolator
 
 from pipeline.data import face_measures
 from pipeline.data import landmarks as lm
@@ -104,6 +103,9 @@ def landmark_flow(
 
     irises: where both irises' centres (2×2 px) are before and after; None: with their eyes.
     """
+    # Here: its import is a third of a second of the start of all that edits.
+    from scipy.interpolate import RBFInterpolator
+
     height, width = sides.before.shape[:2]
     size = np.array([width, height], dtype=np.float64)
     to, way = sides.points_after / size, (sides.points_before - sides.points_after) / size
