@@ -33,7 +33,13 @@ from scripts.benchmarks.reference_drag import ReferenceDrag
 from scripts.benchmarks.rows import Check, Outcome, Result, Row, Setting, Work
 from scripts.benchmarks.run import run_row
 from scripts.benchmarks.table import markdown
-from scripts.benchmarks.training import RandomImages, amortised, make_training, recorded_calls
+from scripts.benchmarks.training import (
+    RandomImages,
+    amortised,
+    make_training,
+    published_shape,
+    recorded_calls,
+)
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
@@ -291,7 +297,7 @@ def test_every_target_must_be_reached() -> None:
 
 
 def test_regularisation_is_shared_out_over_the_steps() -> None:
-    _, recipe = make_training("stylegan2", 16, 4, 256, CPU)
+    _, recipe = make_training(published_shape("stylegan2", 256), 16, 4, CPU.device)
     seconds = {"Gmain": 1.0, "Greg": 8.0, "Dmain": 2.0, "Dreg": 32.0, "EMA": 0.5}
     assert amortised(recipe, seconds) == pytest.approx(1 + 8 / 4 + 2 + 32 / 16 + 0.5)
 
@@ -362,7 +368,7 @@ def test_a_run_that_measures_nothing_fails(tmp_path: Path) -> None:
 
 
 def test_a_recorded_training_step_is_timed_once_it_is_recorded() -> None:
-    state, recipe = make_training("stylegan2", 16, 4, 256, CPU)
+    state, recipe = make_training(published_shape("stylegan2", 256), 16, 4, CPU.device)
     launched: list[str] = []
 
     class Counted(Rerun):

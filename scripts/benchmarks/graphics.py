@@ -6,20 +6,12 @@ import torch
 
 from scripts.benchmarks import dragging, operators
 from scripts.benchmarks.measure import ceilings, interleaved
-from scripts.benchmarks.reference import public_formulation
 from scripts.benchmarks.rows import Check, Outcome, Row, Setting
-from scripts.benchmarks.training import (
-    RandomImages,
-    amortised,
-    make_training,
-    phase_calls,
-    recorded_calls,
-)
-from torch_utils.recording import recorder_for
+from scripts.benchmarks.training import COMPILED, RECORDED, measure_step, published_shape
 
-BATCH = 32
-# The reference's full-size intermediates of a whole batch would not fit.
-AT_ONCE = 8
+# Images at once: as many as fit. The reference's full-size intermediates of a whole batch do not.
+BATCHES = (32, 16, 8, 4)
+REFERENCE_BATCHES = (8, 4, 2)
 
 
 def _filtered_lrelu(setting: Setting) -> Outcome:
@@ -44,34 +36,21 @@ def _filtered_lrelu(setting: Setting) -> Outcome:
 def _training(setting: Setting) -> Outcome:
     """StyleGAN3-T-512 in half precision against the reference operators under torch.compile.
 
-    Ours as the program runs it, its main phases recorded as CUDA graphs.
-    Compiled code has no second derivative, so the two are compared in the main phases alone.
+    Ours as the program runs it, its main phases recorded as CUDA graphs. Compiled code has no
+    second derivative, so the two are compared in the main phases alone.
     """
-    images = RandomImages(512, AT_ONCE)
-    ours, recipe = make_training("stylegan3-t", 512, AT_ONCE, 32768, setting)
-    theirs, _ = make_training("stylegan3-t", 512, AT_ONCE, 32768, setting)
-    recorder = recorder_for(setting.device)
-    assert recorder is not None
-    own_calls = recorded_calls(ours, recipe, images, recorder)
-    names = list(own_calls)
-    times = interleaved([own_calls[name] for name in names], *setting.timing)
-    own = {name: taken.median for name, taken in zip(names, times, strict=True)}
-    main = [name for name in names if name.endswith("main")]
-    with public_formulation():
-        theirs.objective.generator.synthesis.compile()
-        theirs.objective.discriminator.compile()
-        other_calls = phase_calls(theirs, recipe, images)
-        compiled = interleaved([other_calls[name] for name in main], *setting.timing)
-    factor = sum(taken.median for taken in compiled) / sum(own[name] for name in main)
-    an_image = amortised(recipe, own) / AT_ONCE
+    network = published_shape("stylegan3-t")
+    ours = measure_step(network, 512, BATCHES, RECORDED, setting)
+    compiled = measure_step(network, 512, REFERENCE_BATCHES, COMPILED, setting)
     return Outcome(
-        ours_seconds=an_image * BATCH,
+        ours_seconds=ours.an_image * BATCHES[0],
         checks=(
-            Check("speed", factor, 1.5),
-            Check("s/kimg", an_image * 1000, 20, at_least=False, unit=""),
+            Check("speed", compiled.main_seconds / ours.main_seconds, 1.5),
+            Check("s/kimg", ours.an_image * 1000, 20, at_least=False, unit=""),
         ),
-        samples={name: taken.samples for name, taken in zip(names, times, strict=True)},
-        note=f"{AT_ONCE} images at a time; {torch.cuda.get_device_name(setting.device)}",
+        figures={f"{name} (ms)": value * 1e3 for name, value in ours.seconds.items()},
+        note=f"{ours.at_once} images at a time, the reference {compiled.at_once}; "
+        f"{torch.cuda.get_device_name(setting.device)}",
     )
 
 

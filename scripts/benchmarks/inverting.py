@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pipeline.errors import ModelError
+from pipeline.invert import stage
+from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
 from pipeline.invert.pti import Projection, noise_maps
 from pipeline.invert.tuning import Tuning, TuningOptions, View
+from pipeline.invert.writing import Metrics
 from pipeline.metrics import perceptual
 from pipeline.metrics.perceptual import PerceptualDistance
+from pipeline.models import checkpoint
 from pipeline.models.build import Generator
 from scripts.benchmarks.generators import make_generator, random_ws, with_reference
 from scripts.benchmarks.measure import Call
 from scripts.benchmarks.rows import Row, Setting, Skipped, Work
+from torch_utils.pixels import to_uint8
 
 # The distance that inversion takes on a CPU unless told otherwise.
 DISTANCE = "lpips-alex"
@@ -74,6 +81,29 @@ def _tuning(setting: Setting) -> Work:
 
     ours, theirs = engine(), engine()
     return Work(lambda: ours.step(), _with_target(lambda: theirs.step(), distance, target))
+
+
+def whole_inversion(folder: Path, setting: Setting) -> Metrics:
+    """The metrics of an inversion at 512 px by the invert stage, and the seconds it took.
+
+    A StyleGAN2 with random weights looks for a picture that it drew itself from another latent.
+    Writes into `folder`, which must be empty.
+    """
+    side = 64 if setting.quick else 512
+    generator = make_generator("stylegan2", side, setting, small=setting.quick)
+    checkpoint.save(folder / "model", {"G_ema": generator})
+    with torch.no_grad():
+        drawn = generator.synthesis(random_ws(generator, setting), noise_mode="const")
+    Image.fromarray(to_uint8(drawn)[0]).save(folder / "drawn.png")
+    config = InvertConfig(
+        model="given", image="given", align="none", device=setting.device.type,
+        project=ProjectConfig(steps=5, w_samples=64) if setting.quick else ProjectConfig(),
+        tune=TuneConfig(steps=5) if setting.quick else TuneConfig(),
+    )  # fmt: skip
+    inputs = {"model": folder / "model", "image": folder / "drawn.png"}
+    started = setting.clock()
+    metrics = stage.run(config, inputs, folder / "inversion")
+    return metrics | {"seconds": setting.clock() - started}
 
 
 ROWS = (

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pipeline.errors import check_choice
 from pipeline.models.build import build
 from pipeline.models.config import NetworkConfig
 from pipeline.models.precision import set_precision
 from pipeline.train import loop
+from pipeline.train.augment import AugmentPipe
 from pipeline.train.config import AugmentConfig, TrainConfig
 from pipeline.train.loss import Objective
 from pipeline.train.phases import MainLosses
@@ -19,11 +24,17 @@ from pipeline.train.recorded import recorded_losses
 from pipeline.train.state import TrainingState, new_state
 from scripts.benchmarks.generators import with_reference
 from scripts.benchmarks.measure import Call, Times, interleaved
+from scripts.benchmarks.reference import public_formulation
 from scripts.benchmarks.rows import Check, Outcome, Row, Setting, Skipped
 from torch_utils.ops import mixed_conv2d
-from torch_utils.recording import WARM_UP_CALLS, Recorder
+from torch_utils.recording import WARM_UP_CALLS, Recorder, Rerun, recorder_for
 
 EMA = "EMA"
+# How a step is run: as the program does on a GPU, without recording it, on the public formulation's
+# operators, and on these with the main phases translated by torch.compile.
+RECORDED, PLAIN, REFERENCE = "recorded", "plain", "reference"
+COMPILED = f"compiled {REFERENCE}"
+WAYS = (RECORDED, PLAIN, REFERENCE, COMPILED)
 
 
 class RandomImages:
@@ -40,22 +51,34 @@ class RandomImages:
         return torch.zeros(count, 0)
 
 
+def published_shape(architecture: str, channel_base: int = 32768) -> NetworkConfig:
+    """The networks as published, of this many channels."""
+    return NetworkConfig(
+        architecture=architecture,
+        channel_base=channel_base,
+        d_channel_base=channel_base,
+        mapping_layers=8 if architecture == "stylegan2" else 2,
+    )
+
+
 def make_training(
-    architecture: str, resolution: int, batch: int, channel_base: int, setting: Setting
+    network: NetworkConfig,
+    resolution: int,
+    batch: int,
+    device: torch.device,
+    augment_p: float = 0.0,
 ) -> tuple[TrainingState, Recipe]:
-    """A training before its first image, without augmentation."""
-    config = TrainConfig(
-        batch=batch, kimg=1.0, augment=AugmentConfig(mode="none"), network=NetworkConfig(
-            architecture=architecture, channel_base=channel_base, d_channel_base=channel_base,
-            mapping_layers=8 if architecture == "stylegan2" else 2,
-        ),
-    )  # fmt: skip
+    """A training before its first image; augmented with a fixed probability, or not at all."""
+    augment = AugmentConfig(mode="fixed", p=augment_p) if augment_p else AugmentConfig(mode="none")
+    config = TrainConfig(batch=batch, kimg=1.0, augment=augment, network=network)
     torch.manual_seed(0)
-    generator, discriminator = build(config.network, resolution, 3, 0)
-    recipe = make_recipe(config, architecture, resolution, resolution)
+    generator, discriminator = build(network, resolution, 3, 0)
+    recipe = make_recipe(config, network.architecture, resolution, resolution)
+    pipe = AugmentPipe.from_group(augment.pipe).to(device)
     objective = Objective(
-        generator.to(setting.device).train(),
-        discriminator.to(setting.device).train(),
+        generator.to(device).train(),
+        discriminator.to(device).train(),
+        augment=(lambda images: pipe(images, augment_p)) if augment_p else None,
         r1_gamma=recipe.r1_gamma,
         path_length_weight=recipe.path_length_weight,
     )
@@ -97,14 +120,88 @@ def amortised(recipe: Recipe, seconds: dict[str, float]) -> float:
     return sum(value / every.get(name, 1) for name, value in seconds.items())
 
 
+@dataclass(frozen=True)
+class StepFigures:
+    """What a training step takes, in one of the `WAYS`."""
+
+    way: str
+    at_once: int  # images a step
+    seconds: dict[str, float]  # of each phase, and of the running average; medians
+    an_image: float  # seconds an image, every phase by how often it comes
+    peak_bytes: int | None  # on a GPU: the most that was held, weights and all
+
+    @property
+    def main_seconds(self) -> float:
+        """Of the phases that every iteration has, an image."""
+        main = (taken for name, taken in self.seconds.items() if name.endswith(("main", "both")))
+        return sum(main) / self.at_once
+
+
+def measure_step(
+    network: NetworkConfig,
+    resolution: int,
+    batches: Sequence[int],
+    way: str,
+    setting: Setting,
+    augment_p: float = 0.0,
+) -> StepFigures:
+    """A step of the largest of the `batches` that the device's memory holds, in one of the `WAYS`.
+
+    Raises Skipped where none fits, or the step cannot be recorded.
+    """
+    for at_once in batches:
+        try:
+            return _measure_step(network, resolution, at_once, way, setting, augment_p)
+        except torch.OutOfMemoryError:
+            pass
+        # Out of the handler: the error's frames hold what did not fit.
+        gc.collect()
+        torch.cuda.empty_cache()
+    raise Skipped(f"not measured: {batches[-1]} images do not fit into the device's memory")
+
+
+def _measure_step(
+    network: NetworkConfig,
+    resolution: int,
+    at_once: int,
+    way: str,
+    setting: Setting,
+    augment_p: float,
+) -> StepFigures:
+    check_choice("way", way, WAYS)
+    on_gpu = setting.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(setting.device)
+    with public_formulation() if way.endswith(REFERENCE) else nullcontext():
+        state, recipe = make_training(network, resolution, at_once, setting.device, augment_p)
+        images = RandomImages(resolution, at_once)
+        if way == RECORDED:
+            recorder = recorder_for(setting.device) or Rerun()
+            calls = recorded_calls(state, recipe, images, recorder)
+        else:
+            if way.startswith("compiled"):
+                state.objective.compile_networks()
+            calls = phase_calls(state, recipe, images)
+        times = interleaved(list(calls.values()), *setting.timing)
+    seconds = {name: taken.median for name, taken in zip(calls, times, strict=True)}
+    return StepFigures(
+        way=way,
+        at_once=at_once,
+        seconds=seconds,
+        an_image=amortised(recipe, seconds) / at_once,
+        peak_bytes=torch.cuda.max_memory_allocated(setting.device) if on_gpu else None,
+    )
+
+
 def training_row(architecture: str, resolution: int, target: float) -> Callable[[Setting], Outcome]:
     """Measure a step at batch 4 and channel base 4096 against the same step on the reference."""
 
     def measure(setting: Setting) -> Outcome:
         side, base = (16, 256) if setting.quick else (resolution, 4096)
         images = RandomImages(side, 4)
-        ours, recipe = make_training(architecture, side, 4, base, setting)
-        theirs, _ = make_training(architecture, side, 4, base, setting)
+        network = published_shape(architecture, base)
+        ours, recipe = make_training(network, side, 4, setting.device)
+        theirs, _ = make_training(network, side, 4, setting.device)
         own_calls = phase_calls(ours, recipe, images)
         other_calls = phase_calls(theirs, recipe, images)
         times: dict[str, tuple[Times, Times]] = {}
@@ -139,9 +236,11 @@ def measure_bf16(setting: Setting) -> Outcome:
         raise Skipped("this processor has no instructions for bfloat16")
     side, base = (16, 256) if setting.quick else (128, 2048)
     images = RandomImages(side, 8)
-    trainings = [make_training("stylegan2", side, 8, base, setting) for _ in range(2)]
-    for network in (trainings[0][0].objective.generator, trainings[0][0].objective.discriminator):
-        set_precision(network, "bf16", False, setting.device)
+    network = published_shape("stylegan2", base)
+    trainings = [make_training(network, side, 8, setting.device) for _ in range(2)]
+    objective = trainings[0][0].objective
+    for half in (objective.generator, objective.discriminator):
+        set_precision(half, "bf16", False, setting.device)
     recipe = trainings[0][1]
     calls = [phase_calls(state, recipe, images) for state, _ in trainings]
     times = {

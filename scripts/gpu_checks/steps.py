@@ -1,4 +1,4 @@
-"""The recorded training step and drag step beside the plain ones: same gradients, how fast.
+"""The recorded training step and drag step beside the plain ones: the same gradients?
 
 A recorded step is compared by its gradients at unchanged weights, call by call, so that a
 difference in rounding does not grow. Without a GPU a rerun stands in for the graph.
@@ -7,23 +7,19 @@ difference in rounding does not grow. Without a GPU a rerun stands in for the gr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.edit.generator import choose_layer, drag_model
-from pipeline.models.build import Generator, build
+from pipeline.models.build import build
 from pipeline.models.config import NetworkConfig
 from pipeline.train import loop
-from pipeline.train.augment import AugmentPipe
-from pipeline.train.config import AugmentConfig, TrainConfig
-from pipeline.train.loss import Objective
-from pipeline.train.recipe import Recipe, make_recipe
+from pipeline.train.recipe import Recipe
 from pipeline.train.recorded import RecordedObjective
-from pipeline.train.state import TrainingState, new_state
-from scripts.benchmarks.measure import interleaved
+from pipeline.train.state import TrainingState
+from scripts.benchmarks.training import RandomImages, make_training
 from scripts.gpu_checks.correctness import Outcome, error
 from torch_utils.distributed import ALONE
 from torch_utils.recording import (
@@ -45,62 +41,24 @@ CALLS = WARM_UP_CALLS + 3
 ALLOWED = {"float32": 1e-3, "half": 3e-2}
 
 
-@dataclass(frozen=True)
-class StepTiming:
-    """Seconds of one step, medians; None where it was not measured."""
+class _Images(RandomImages):
+    """Other images at each iteration."""
 
-    step: str
-    plain: float
-    recorded: float | None
-    compiled: float | None = None
-
-
-class _Images:
-    """Random images on the device, other ones at each iteration."""
-
-    def __init__(self, resolution: int, device: torch.device) -> None:
-        self._resolution, self._device = resolution, device
+    def __init__(self, resolution: int, count: int) -> None:
+        super().__init__(resolution, 0)
+        self._shape = (count, 3, resolution, resolution)
 
     def batch(self, images_seen: int, count: int) -> tuple[Tensor, Tensor]:
         noise = torch.Generator().manual_seed(images_seen)
-        side = self._resolution
-        images = torch.rand(count, 3, side, side, generator=noise) * 2 - 1
-        return images.to(self._device), torch.zeros(count, 0, device=self._device)
-
-    def draw_labels(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.zeros(count, 0)
+        return torch.rand(self._shape, generator=noise) * 2 - 1, torch.zeros(count, 0)
 
 
-def _network(architecture: str, resolution: int, half: bool, large: bool) -> NetworkConfig:
-    shape: dict[str, Any] = {"channel_base": 32768, "d_channel_base": 32768}
-    if not large:
-        shape = {
-            "channel_base": 16 * resolution, "d_channel_base": 16 * resolution, "channel_max": 16,
-            "d_channel_max": 16, "z_dim": 16, "w_dim": 16, "mapping_layers": 2,
-        }  # fmt: skip
-    return NetworkConfig(architecture=architecture, num_fp16_res=4 if half else 0, **shape)
-
-
-def training(
-    architecture: str, resolution: int, batch: int, half: bool, device: torch.device, large: bool
-) -> tuple[TrainingState, Recipe]:
-    """A training before its first image, augmented."""
-    config = TrainConfig(
-        batch=batch, kimg=1.0, augment=AugmentConfig(mode="fixed", p=0.5),
-        network=_network(architecture, resolution, half, large),
+def _network(architecture: str, resolution: int, half: bool) -> NetworkConfig:
+    return NetworkConfig(
+        architecture=architecture, num_fp16_res=4 if half else 0, channel_base=16 * resolution,
+        d_channel_base=16 * resolution, channel_max=16, d_channel_max=16, z_dim=16, w_dim=16,
+        mapping_layers=2,
     )  # fmt: skip
-    torch.manual_seed(0)
-    generator, discriminator = build(config.network, resolution, 3, 0)
-    recipe = make_recipe(config, architecture, resolution, resolution)
-    pipe = AugmentPipe.from_group("bgc").to(device)
-    objective = Objective(
-        generator.to(device).train(),
-        discriminator.to(device).train(),
-        augment=lambda images: pipe(images, 0.5),
-        r1_gamma=recipe.r1_gamma,
-        path_length_weight=recipe.path_length_weight,
-    )
-    return new_state(objective, recipe), recipe
 
 
 def recorded(state: TrainingState, recipe: Recipe, recorder: Recorder) -> RecordedObjective:
@@ -138,10 +96,11 @@ def _gradients(
 def check_training(device: torch.device, architecture: str, half: bool) -> Outcome:
     """The recorded main phases' gradients against the plain ones', for several batches."""
     side = 32 if device.type == "cuda" else 16
-    plain, recipe = training(architecture, side, 4, half, device, large=False)
-    other, _ = training(architecture, side, 4, half, device, large=False)
+    network = _network(architecture, side, half)
+    plain, recipe = make_training(network, side, 4, device, augment_p=0.5)
+    other, _ = make_training(network, side, 4, device, augment_p=0.5)
     losses = recorded(other, recipe, recorder_for(device) or Rerun())
-    images = _Images(side, device)
+    images = _Images(side, 4)
     errors: dict[str, float] = {}
     for _ in range(CALLS):
         inputs = loop.draw_inputs(plain, recipe, images, seed=1)
@@ -159,7 +118,7 @@ def check_training(device: torch.device, architecture: str, half: bool) -> Outco
 def check_drag(device: torch.device, architecture: str) -> Outcome:
     """Features and their gradient by ws as the drag takes them, against the plain network's."""
     torch.manual_seed(0)
-    generator, _ = build(_network(architecture, 64, False, False), 64, 3, 0)
+    generator, _ = build(_network(architecture, 64, False), 64, 3, 0)
     generator = generator.to(device).eval().requires_grad_(False)
     layer = choose_layer(generator)
     model = drag_model(generator, layer)
@@ -216,73 +175,4 @@ def checks(device: torch.device) -> list[Callable[[], Outcome]]:
         for half in halves:
             jobs.append(lambda a=architecture, h=half: check_training(device, a, h))  # type: ignore[misc]
         jobs.append(lambda a=architecture: check_drag(device, a))  # type: ignore[misc]
-    return jobs
-
-
-def time_training(
-    device: torch.device, architecture: str, compiled: bool, repeats: int
-) -> StepTiming:
-    """Both main phases of a step: plain, recorded, and compiled by torch (and then recorded)."""
-    large = device.type == "cuda"
-    resolution, batch = (256, 16) if large else (16, 4)
-
-    def step(compile_networks: bool, record: bool) -> Callable[[], None]:
-        state, recipe = training(architecture, resolution, batch, large, device, large)
-        if compile_networks:
-            state.objective.compile_networks()
-        recorder = (recorder_for(device) or Rerun()) if record else None
-        losses = None if recorder is None else recorded(state, recipe, recorder)
-        inputs = loop.draw_inputs(state, recipe, _Images(resolution, device), seed=1)
-
-        def run() -> None:
-            for phase in main_phases(recipe):
-                loop.run_phase(state, recipe, phase, inputs[phase.name], ALONE, losses)
-            state.statistics.clear()
-
-        for _ in range(WARM_UP_CALLS + 1):
-            run()
-        return run
-
-    calls = [step(False, False), step(False, True)]
-    if compiled:
-        calls.append(step(True, True))
-    medians = [taken.median for taken in interleaved(calls, repeats, device)]
-    name = f"main phases, {architecture} at {resolution} px, batch {batch}"
-    return StepTiming(name, medians[0], medians[1], medians[2] if compiled else None)
-
-
-def time_drag(device: torch.device, architecture: str, repeats: int) -> StepTiming:
-    """Features and gradient of a drag step at 512 px, plain and as the drag takes them."""
-    large = device.type == "cuda"
-    resolution = 512 if large else 64
-    torch.manual_seed(0)
-    generator: Generator
-    generator, _ = build(_network(architecture, resolution, large, large), resolution, 3, 0)
-    generator = generator.to(device).eval().requires_grad_(False)
-    layer = choose_layer(generator)
-    model = drag_model(generator, layer)
-    ws = torch.randn([1, generator.num_ws, generator.w_dim]).to(device).requires_grad_()
-
-    def plain() -> None:
-        maps = generator.synthesis.features(ws, layer, force_fp32=True, fused_modconv=False)
-        torch.autograd.grad(maps.mean(), ws)
-
-    def taken() -> None:
-        torch.autograd.grad(model.features(ws).mean(), ws)
-
-    first, second = interleaved([plain, taken], repeats, device)
-    return StepTiming(
-        f"drag features and gradient, {architecture} at {resolution} px",
-        first.median,
-        second.median,
-    )
-
-
-def timings(device: torch.device, compiled: bool, repeats: int) -> list[Callable[[], StepTiming]]:
-    """Every measurement of a step; `compiled`: torch.compile's too, which takes minutes."""
-    jobs: list[Callable[[], StepTiming]] = []
-    for architecture in _architectures(device):
-        jobs.append(lambda a=architecture: time_training(device, a, compiled, repeats))  # type: ignore[misc]
-    for architecture in ARCHITECTURES_ON_CPU:
-        jobs.append(lambda a=architecture: time_drag(device, a, repeats))  # type: ignore[misc]
     return jobs
