@@ -104,6 +104,9 @@ def _run(
     built = _build(machine, sources)
     if built is not None:
         records[BUILD] = built
+    if place is not None and records:
+        # What an earlier run kept may not have reached the page.
+        place.write(records)
     bad = False
     for part in parts:
         known = records.get(part.key)

@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,15 @@ from scripts.benchmarks.all_rows import ROWS
 from scripts.benchmarks.dragging import HANDLES, TARGETS, pixels
 from scripts.benchmarks.generators import make_generator, random_ws
 from scripts.benchmarks.reference_drag import ReferenceDrag
-from scripts.benchmarks.rows import Check, Outcome, Result, Row, Setting, Work
+from scripts.benchmarks.rows import Check, Outcome, Result, Row, Setting, Skipped, Work
 from scripts.benchmarks.run import run_row
 from scripts.benchmarks.table import markdown
 from scripts.benchmarks.training import (
+    REFERENCE,
     RandomImages,
     amortised,
     make_training,
+    measure_step,
     published_shape,
     recorded_calls,
 )
@@ -387,6 +390,30 @@ def test_a_recorded_training_step_is_timed_once_it_is_recorded() -> None:
     assert len(launched) == 3
     calls["Dmain"]()
     assert len(launched) == 6
+
+
+def test_a_step_takes_as_many_images_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor's memory does not run out here: what stands in for that is the reader."""
+    read = RandomImages.batch
+
+    def batch(
+        self: RandomImages, images_seen: int, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if count > 4:
+            raise torch.OutOfMemoryError
+        return read(self, images_seen, count)
+
+    monkeypatch.setattr(RandomImages, "batch", batch)
+    network = published_shape("stylegan2", 256)
+    found = measure_step(network, 16, (16, 8, 4), REFERENCE, replace(CPU, repeats=1))
+    assert found.at_once == 4
+    assert set(found.seconds) == {"Gmain", "Greg", "Dmain", "Dreg", "EMA"}
+    assert found.main_seconds == pytest.approx(
+        (found.seconds["Gmain"] + found.seconds["Dmain"]) / 4
+    )
+    assert found.an_image > found.main_seconds
+    with pytest.raises(Skipped, match="8 images do not fit"):
+        measure_step(network, 16, (16, 8), REFERENCE, CPU)
 
 
 def test_rows_are_listed(root: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline import weights
 from pipeline.errors import ModelError
 from pipeline.invert import stage
 from pipeline.invert.config import InvertConfig, ProjectConfig, TuneConfig
@@ -87,8 +88,12 @@ def whole_inversion(folder: Path, setting: Setting) -> Metrics:
     """The metrics of an inversion at 512 px by the invert stage, and the seconds it took.
 
     A StyleGAN2 with random weights looks for a picture that it drew itself from another latent.
-    Writes into `folder`, which must be empty.
+    Writes into `folder`, which must be empty. Raises Skipped without a distance's weights.
     """
+    if not any(weights.find(name) for name in ("lpips-vgg", "lpips-alex")):
+        raise Skipped(
+            "the weights of LPIPS are not on this machine (python -m scripts.fetch_weights)"
+        )
     side = 64 if setting.quick else 512
     generator = make_generator("stylegan2", side, setting, small=setting.quick)
     checkpoint.save(folder / "model", {"G_ema": generator})

@@ -30,11 +30,12 @@ from torch_utils.ops import mixed_conv2d
 from torch_utils.recording import WARM_UP_CALLS, Recorder, Rerun, recorder_for
 
 EMA = "EMA"
-# How a step is run: as the program does on a GPU, without recording it, on the public formulation's
-# operators, and on these with the main phases translated by torch.compile.
-RECORDED, PLAIN, REFERENCE = "recorded", "plain", "reference"
-COMPILED = f"compiled {REFERENCE}"
-WAYS = (RECORDED, PLAIN, REFERENCE, COMPILED)
+# How a step is run: as the program does on a GPU, without recording it, recorded with the main
+# phases translated by torch.compile (train.compile); on the public formulation's operators, and on
+# these with the main phases translated.
+RECORDED, PLAIN, COMPILED = "recorded", "plain", "compiled"
+REFERENCE, COMPILED_REFERENCE = "reference", "compiled reference"
+WAYS = (RECORDED, PLAIN, COMPILED, REFERENCE, COMPILED_REFERENCE)
 
 
 class RandomImages:
@@ -175,12 +176,12 @@ def _measure_step(
     with public_formulation() if way.endswith(REFERENCE) else nullcontext():
         state, recipe = make_training(network, resolution, at_once, setting.device, augment_p)
         images = RandomImages(resolution, at_once)
-        if way == RECORDED:
+        if way.startswith(COMPILED):
+            state.objective.compile_networks()
+        if way in (RECORDED, COMPILED):
             recorder = recorder_for(setting.device) or Rerun()
             calls = recorded_calls(state, recipe, images, recorder)
         else:
-            if way.startswith("compiled"):
-                state.objective.compile_networks()
             calls = phase_calls(state, recipe, images)
         times = interleaved(list(calls.values()), *setting.timing)
     seconds = {name: taken.median for name, taken in zip(calls, times, strict=True)}

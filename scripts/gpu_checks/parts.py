@@ -32,7 +32,7 @@ PARTS = (
     Part("sanitizer", "Memory and race checkers", sanitizer.sanitize),
     Part(
         "compiled",
-        "Training step, the public formulation compiled",
+        "Training step, compiled",
         networks.compiled,
         on_cpu=False,
     ),
