@@ -140,7 +140,7 @@ edit: setup ## change a drawing: IMAGE=drawing.png EMOTION=smile, or POINTS="x,y
 	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))edit]" $(COMMON) $(if $(POINTS),"edit.points=$(POINTS)") \
 	  $(if $(RECIPE),"edit.recipe=$(RECIPE)") $(if $(EMOTION),"edit.emotion.name=$(EMOTION)") \
 	  $(if $(STRENGTH),"edit.emotion.strength=$(STRENGTH)") $(if $(SLIDERS),"edit.emotion.sliders=$(SLIDERS)") \
-	  $(if $(IMAGE),"invert.image=$(IMAGE)" edit.points_frame=picture \
+	  $(if $(findstring seed_face=,$(ARGS)),,edit.points_frame=picture) $(if $(IMAGE),"invert.image=$(IMAGE)" \
 	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "edit.model=$(EDIT_MODEL)")) $(ARGS)
 
 emotions: setup ## one drawing in, a sheet of every expression out: IMAGE=drawing.png [MODEL=x]; without IMAGE of the last inverted one

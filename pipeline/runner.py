@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import math
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,23 @@ def run_stage(
     if crew is not None:
         crew.send(Order())
     return outcome
+
+
+def foresee(stages: Sequence[tuple[Stage, Any]]) -> None:
+    """Refuse now what a later one of these stages (each with its config) would refuse in the end.
+
+    Raises:
+        DataError: a raw file is not there; and whatever the stages' own `foresee` raises.
+    """
+    before: dict[str, Any] = {}
+    for stage, config in stages:
+        for key in stage.sources:
+            path = value_at(config, key)
+            if path is not None and not Path(str(path)).expanduser().exists():
+                _read_source(stage, key, Path(str(path)).expanduser())  # says so
+        if stage.foresee is not None and before:
+            load(stage.foresee)(config, before)
+        before[stage.name] = config
 
 
 def follow_stage(stage: Stage, config: Any, crew: Crew) -> None:
@@ -210,7 +227,7 @@ def _plan(
     for key, kind in stage.inputs.items():
         reference = value_at(config, key)
         if reference is not None and key in stage.may_be_absent:
-            reference = _if_there(stage, kind, str(reference), store)
+            reference = _if_there(stage, kind, str(reference), config.name, store)
         if reference is None and key in stage.inherited:
             reference = _inherited(stage, key, artifacts, store)
         if reference is not None:
@@ -241,13 +258,15 @@ def _plan(
     return inputs, plan
 
 
-def _if_there(stage: Stage, kind: str, reference: str, store: Store) -> str | None:
-    """The reference, or None (with a word) where no artifact of that name exists yet."""
+def _if_there(stage: Stage, kind: str, reference: str, name: str, store: Store) -> str | None:
+    """The reference, or None where no artifact of that name exists yet: with a word, unless it is
+    the run's own name, which the settings give by themselves and the user need not know of."""
     if reference in {f"{kind}/{name}" for name in store.names(kind)} or ":" in reference:
         return reference
     if not reference.startswith(f"{kind}/"):
         return reference  # a path, or another kind: checked like any input
-    say(f"{stage.name}: there is no {reference} yet, so it is left out.")
+    if reference != f"{kind}/{name}":
+        say(f"{stage.name}: there is no {reference} yet, so it is left out.")
     return None
 
 

@@ -38,6 +38,9 @@ class Stage:
     # "module:function" called with (config, inputs). For what can be told quickly; `run` refuses
     # the rest.
     check: str | None = None
+    # The same before the first stage of a command begins, which may take hours: "module:function"
+    # called with (config, {name: config} of the command's stages before this one).
+    foresee: str | None = None
     # Whether several processes of one run share its work (torch_utils/distributed.py): `run` is
     # then called in all of them, else in the first alone. Only the first writes.
     parallel: bool = False
@@ -45,7 +48,8 @@ class Stage:
     inputs: Mapping[str, str] = field(default_factory=dict)
     # Those of them that, where null, are a parent of another input: key -> (input, its parent).
     inherited: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    # Those of them that are left out, with a word, while no artifact of that name exists.
+    # Those of them that are left out while no artifact of that name exists; with a word, where the
+    # name is another than the run's own.
     may_be_absent: tuple[str, ...] = ()
     # Config keys (dotted) that hold paths of raw files or folders; their content is hashed.
     sources: tuple[str, ...] = ()
@@ -201,6 +205,7 @@ STAGES: tuple[Stage, ...] = (
         config="pipeline.edit.config:EditConfig",
         run="pipeline.edit.stage:run",
         check="pipeline.edit.stage:check",
+        foresee="pipeline.edit.foresight:foresee",
         inputs={"inversion": "inversion", "model": "model", "directions": "directions"},
         inherited={"model": ("inversion", "model")},
         may_be_absent=("directions",),
@@ -302,7 +307,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="report",
         summary="all of these -> report: one HTML page",
-        version=1,
+        version=2,
         produces="report",
         config="pipeline.evaluate.config:ReportConfig",
         run="pipeline.evaluate.stage:run",

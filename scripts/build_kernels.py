@@ -42,10 +42,13 @@ def _sentence(status: object) -> str:
 
 
 def progress_line(what: str) -> Callable[[int, int, str], None]:
-    """One line that renews itself on a terminal; elsewhere one line at the first step."""
+    """One line that renews itself on a terminal; elsewhere one line at the first step. A line of
+    its own where another process compiles them already."""
 
     def report(done: int, total: int, step: str) -> None:
-        if sys.stderr.isatty():
+        if total == 0:
+            click.echo(f"Compiling the {what}: {step} ...", err=True)
+        elif sys.stderr.isatty():
             end = "\n" if done == total else ""
             click.echo(
                 f"\r\033[KCompiling the {what} [{done}/{total}] {step}{end}", err=True, nl=False

@@ -27,7 +27,7 @@ from pipeline import launch
 from pipeline.artifacts.store import Store
 from pipeline.console import complain, say
 from pipeline.errors import AnimedragError, ConfigError
-from pipeline.runner import first_line, follow_stage, run_stage
+from pipeline.runner import first_line, follow_stage, foresee, run_stage
 from pipeline.settings import (
     check_keys,
     chosen_stages,
@@ -48,6 +48,7 @@ def run(settings: DictConfig, stages: tuple[Stage, ...] = STAGES) -> None:
     store = Store(Path(settings.store).expanduser())
     chosen = [(stage, stage_config(settings, stage)) for stage in chosen_stages(settings, stages)]
     made: dict[str, str] = {}
+    foresee(chosen)
     with launch.crew() as crew:
         for stage, config in chosen:
             if crew is None or crew.is_first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -150,6 +151,7 @@ def test_a_library_that_cannot_be_loaded_is_made_anew(root: Path, tmp_path: Path
 
 TWO_BUILDS = """
 import pathlib, sys
+from scripts.build_kernels import progress_line
 from torch_utils import native
 native.BUILD_ROOT = pathlib.Path(sys.argv[1])
 log = pathlib.Path(sys.argv[2])
@@ -161,8 +163,9 @@ build library.so: make
 default library.so
 '''.format(log=log)
 steps = []
+say = progress_line("operators")
 target = native.BUILD_ROOT / "stamp" / "library.so"
-print(native._build(target, lambda: text, "cxx", lambda *step: steps.append(step)))
+print(native._build(target, lambda: text, "cxx", lambda *step: say(*step) or steps.append(step)))
 print(steps)
 """
 
@@ -171,10 +174,14 @@ def test_two_builds_at_once_make_one_library(root: Path, tmp_path: Path) -> None
     log = tmp_path / "log"
     command = [sys.executable, "-c", TWO_BUILDS, str(tmp_path / "kernels"), str(log)]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    both = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    (tmp_path / "kernels" / "stamp").mkdir(parents=True)
+    with (tmp_path / "kernels" / "stamp" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as a third one would
+        both = [subprocess.Popen(command, env=environment, text=True, **pipes) for _ in range(2)]
+        # Whoever waits says what for.
+        waiting = "Compiling the operators: waiting for another process that compiles them ...\n"
+        assert [process.stderr.readline() for process in both] == [waiting] * 2
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert log.read_text().split() == ["made"]

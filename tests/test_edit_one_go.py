@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline.data.painter import paint_scene
@@ -69,6 +71,10 @@ def test_one_command_edits_a_drawing_and_goes_on_after_ctrl_c(root: Path, tmp_pa
     assert again.returncode == 0, again.stderr
     assert "reused inversion/one" in again.stdout
     assert "going on after step" in again.stdout
+    # In the words of somebody who sees the drawing: its pixels, and nothing that nobody asked for.
+    assert re.search(r"the points end \d+\.\d px of the drawing from their targets", again.stdout)
+    assert "steps of at most 12" in again.stderr
+    assert "left out" not in said + again.stdout
     full = np.asarray(Image.open(store / "edit/one/v1/full.png"))
     assert full.shape == source.shape
     changed = (full != source).any(axis=2)
@@ -76,3 +82,34 @@ def test_one_command_edits_a_drawing_and_goes_on_after_ctrl_c(root: Path, tmp_pa
     assert not changed[:2].any()
     assert not changed[:, :2].any()
     assert changed.mean() < 0.9
+
+
+def test_a_point_outside_the_drawing_is_refused_before_it_is_inverted(
+    root: Path, tmp_path: Path
+) -> None:
+    store, image = tmp_path / "store", tmp_path / "drawing.png"
+    height, width = paint(image, 3).shape[:2]
+    arguments = command(root, store, image, f"edit.points=5,5>9,9;9,{height + 1}>5,5")
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(arguments, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"The handle of point 2, (9, {height + 1}), lies outside the picture drawing.png, which is "
+        f"{width}×{height} px; move it inside.\n"
+    )
+    assert not (store / "inversion").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "measured_on"),
+    [(["IMAGE=a.png"], "picture"), ([], "picture"), (["ARGS=edit.seed_face=3"], "face")],
+)
+def test_points_of_make_edit_are_pixels_of_the_drawing(
+    given: list[str], measured_on: str, root: Path
+) -> None:
+    """With IMAGE and without, where the last drawing is dragged again; a seed's face has none."""
+    shown = subprocess.run(
+        ["make", "-n", "edit", "POINTS=1,2>3,4", *given], cwd=root, capture_output=True, text=True
+    ).stdout
+    assert "edit.points=1,2>3,4" in shown
+    assert ("edit.points_frame=picture" in shown) == (measured_on == "picture")

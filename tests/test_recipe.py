@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.data.align import CropTransform
 from pipeline.edit import recipe as recipes
-from pipeline.edit.points import parse_points
+from pipeline.edit.points import check_moves, parse_points
 from pipeline.edit.recipe import Move, Recipe
 from pipeline.errors import AnimedragError, DataError
 
@@ -278,4 +278,4 @@ def test_a_point_of_the_picture_off_the_face_is_named_as_given() -> None:
 
 def test_a_point_off_the_face_is_named() -> None:
     with pytest.raises(DataError, match=r"target of point 2.*64×64"):
-        recipes.check_moves([Move((1, 1), (2, 2)), Move((1, 1), (2, 65))], 64, 64)
+        check_moves([Move((1, 1), (2, 2)), Move((1, 1), (2, 65))], 64, 64)

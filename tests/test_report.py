@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import re
 import shutil
 from collections import Counter
@@ -13,6 +16,7 @@ import pytest
 import report_artifacts
 from PIL import Image
 
+from pipeline.edit.video import write_webp
 from pipeline.errors import ConfigError
 from pipeline.evaluate.config import ReportConfig
 from pipeline.evaluate.stage import REPORT, run
@@ -153,21 +157,24 @@ def test_forbidden_characters_do_not_reach_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_out", "said"),
+    ("left_out", "said", "section"),
     [
-        ("dataset", "No dataset in this report."),
-        ("model", "No model yet."),
-        ("inversion", "No inversion yet."),
-        ("edit", "No edit yet."),
+        ("dataset", "a data set", "dataset"),
+        ("model", "a model of this name", "training"),
+        ("inversion", "a drawing found in a model", "inversion"),
+        ("edit", "an edit", "drag"),
     ],
 )
 def test_says_what_is_missing(
-    inputs: dict[str, Path], tmp_path: Path, left_out: str, said: str
+    inputs: dict[str, Path], tmp_path: Path, left_out: str, said: str, section: str
 ) -> None:
     kept = {key: folder for key, folder in inputs.items() if key != left_out}
     outline = Outline(make(kept, tmp_path))
     assert outline.problems == []
-    assert said in outline.text
+    assert f"{said}," in outline.text.split("Not there yet, so not on this page: ")[1]
+    # No heading with nothing under it, and no way to it.
+    assert f"#{section}" not in outline.values("a", "href")
+    assert section not in outline.values("section", "id")
 
 
 def test_damaged_payloads_do_not_stop_a_report(tmp_path: Path) -> None:
@@ -265,6 +272,35 @@ def test_an_animation_that_is_too_large_is_left_out(
 def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         ReportConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_of_a_drawing_that_was_moved_itself_that_is_shown(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its own film, its own pixels; the model's face, which is no part of it, apart."""
+    folder = tmp_path / "edit"
+    shutil.copytree(inputs["edit"], folder)
+    views = [np.asarray(report_artifacts.face(shift, 96)) for shift in (0, 2, 5)]
+    write_webp(folder / "drawing.webp", views, 10)
+    about = json.loads((folder / "edit.json").read_text())
+    about |= {"paste": {"from": "drawn"}, "drawing_px_per_face_px": 5.0}
+    (folder / "edit.json").write_text(json.dumps(about))
+    outline = Outline(make({"edit": folder}, tmp_path / "out"))
+    assert outline.problems == []
+    assert outline.tags["video"] == 0
+    (film,) = (src for src in outline.values("img", "src") if data_uri(src) == (96, 96, 3))
+    assert film.startswith("data:image/webp;base64,")
+    said, of_model = outline.text.split("In the model's face")
+    assert "the drawing itself was moved: 1 handle all the way, 45.0 px of the drawing." in said
+    assert "left between handles and targets" not in said
+    # Two handles, 9 and 4 px of the model's face from their targets at first, 1 and 0 at last.
+    assert "2 handles dragged from 32.5 to 2.5 px of the drawing from the target" in of_model
+
+
+def data_uri(src: str) -> tuple[int, int, int]:
+    """Width, height and number of frames of an embedded picture."""
+    with Image.open(io.BytesIO(base64.b64decode(src.split(",")[1]))) as picture:
+        return picture.width, picture.height, getattr(picture, "n_frames", 1)
 
 
 def test_without_any_artifact_is_refused(tmp_path: Path) -> None:

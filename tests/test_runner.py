@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,8 @@ import toy_stages
 from toy_stages import CollectConfig, RefineConfig, ShapeConfig
 
 from pipeline.artifacts.store import Artifact, Store
-from pipeline.errors import AnimedragError, ArtifactError, ConfigError
-from pipeline.runner import Outcome, StageFailed, plain_metrics, run_stage
+from pipeline.errors import AnimedragError, ArtifactError, ConfigError, DataError
+from pipeline.runner import Outcome, StageFailed, foresee, plain_metrics, run_stage
 
 COLLECT, REFINE = toy_stages.STAGES
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,6 +166,22 @@ def test_wrong_inputs_are_one_sentence(
 def test_a_missing_source_names_its_setting(store: Store) -> None:
     with pytest.raises(AnimedragError, match=r"^collect.path: .*nowhere does not exist"):
         collect(store, path="nowhere")
+
+
+def test_what_a_later_stage_would_refuse_is_refused_first(store: Store) -> None:
+    def refuse(config: CollectConfig, before: Mapping[str, object]) -> None:
+        raise DataError(f"{config.path} after {', '.join(before)}")
+
+    toy_stages.refuse = refuse  # type: ignore[attr-defined]
+    strict = dataclasses.replace(COLLECT, foresee="toy_stages:refuse")
+    refined = RefineConfig(name="toy", dataset="dataset/toy", shape=ShapeConfig())
+    there, nowhere = CollectConfig(name="toy", path="raw"), CollectConfig(name="x", path="nowhere")
+    foresee([(COLLECT, there), (REFINE, refined)])
+    foresee([(strict, there)])  # with nothing before it, it is asked when it runs
+    with pytest.raises(DataError, match=r"^raw after refine$"):
+        foresee([(REFINE, refined), (strict, there)])
+    with pytest.raises(AnimedragError, match=r"^collect.path: .*nowhere does not exist"):
+        foresee([(REFINE, refined), (COLLECT, nowhere)])
 
 
 def test_an_unexpected_error_keeps_its_traceback_and_the_draft(store: Store) -> None:
@@ -436,7 +452,7 @@ def test_config_errors_are_of_our_own_kind(store: Store) -> None:
         refine(store, start="dataset/toy")
 
 
-def test_an_input_that_may_be_absent_is_left_out_with_a_word(
+def test_an_input_that_may_be_absent_is_left_out(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     collect(store)
@@ -446,6 +462,9 @@ def test_an_input_that_may_be_absent_is_left_out_with_a_word(
     )
     outcome = run_stage(lenient, config, store, toy_stages.STAGES)
     assert "there is no model/none yet" in capsys.readouterr().out
+    # Of what the settings name by themselves, by the run's own name, nothing is said.
+    run_stage(lenient, dataclasses.replace(config, start="model/toy"), store, toy_stages.STAGES)
+    assert "there is no" not in capsys.readouterr().out
     assert set(outcome.artifact.manifest.plan.parents) == {"dataset"}
     # The same reference is taken as soon as something of that name is there.
     run_stage(lenient, dataclasses.replace(config, name="none", start=None), store)

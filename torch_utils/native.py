@@ -50,7 +50,7 @@ X86_TABLES = (
 # Elsewhere (AArch64) the compiler's default already has the vectors of the architecture.
 OTHER_TABLES = (("baseline", "float", ()), ("double", "double", ()))
 
-# Called with steps done, steps in all, and what is being made.
+# Called with steps done, steps in all, and what is being made; with 0 of 0, what is waited for.
 Report = Callable[[int, int, str], None]
 
 
@@ -298,7 +298,12 @@ def _build(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if report:
+                report(0, 0, "waiting for another process that compiles them")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_file():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 folder = Path(scratch)

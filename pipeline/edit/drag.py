@@ -239,19 +239,17 @@ def _ending(
     if proposal.settled:
         return Ended(
             Status.STUCK,
-            f"no step helps any more after {goal_step}, {score[1]:.1f} px are left on average; "
-            "the best step is kept",
+            f"no step helps any more after {goal_step}; the best step is kept",
         )
     if goal_step >= limits.max_steps:
         return Ended(
             Status.EXHAUSTED,
-            f"{limits.max_steps} steps were not enough, {score[1]:.1f} px are left on average",
+            f"{limits.max_steps} steps were not enough; the best step is kept",
         )
     if goal_step - progress[1] >= limits.patience:
         return Ended(
             Status.STUCK,
-            f"no progress for {limits.patience} steps, {score[1]:.1f} px are left on average; "
-            "the best step is kept",
+            f"no progress for {limits.patience} steps; the best step is kept",
         )
     return None
 

@@ -51,11 +51,6 @@ def write(
             task.recipe.mask,
         )
         full, description["paste"] = full_picture(dragged, config.paste)
-        if description["paste"]["from"] == "drawn" and config.paste == "auto":
-            say(
-                "edit: the model changed the face rather than move it, so full.png is the drawing "
-                "itself, moved all the way; what follows is of the model's face."
-            )
         if description["paste"]["from"] != "face":
             views = views_between(dragged, description["paste"]["from"], FILM_FRAMES)
             video.write_webp(out / "drawing.webp", views, config.frames_per_second)
@@ -75,7 +70,20 @@ def write(
     description["metrics"] = metrics
     text = json.dumps(description, indent=1) + "\n"
     (out / "edit.json").write_text(text, encoding="utf-8")
+    left = task.distance(sum(h.distance_px for h in state.handles) / len(state.handles))
+    ended = f"{reason}; the points end {left} from their targets"
+    _tell(ended, description.get("paste", {}).get("from"), config.paste)
     return metrics
+
+
+def _tell(ended: str, pasted_from: str | None, paste: str) -> None:
+    """Say how it ended: of the picture that the user sees first, then of the model's face."""
+    if pasted_from != "drawn":
+        say(f"edit: {ended}.")
+        return
+    why = "the model changed the face rather than move it, so " if paste == "auto" else ""
+    say(f"edit: {why}full.png is the drawing itself, its points moved all the way.")
+    say(f"edit: in the model's own face (result.png), which is no part of it, {ended}.")
 
 
 def _end_at_best(task: Task, state: DragState, trace: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -125,7 +133,9 @@ def _description(task: Task, state: DragState, reason: str, checks: list[Check])
         "stopped": {"status": state.status.value, "reason": reason},
         "steps": state.step,
         "kept_step": state.best.step,
+        # All distances below are in pixels of this face; one is that many of the drawing's.
         "face": {"width": task.model.width, "height": task.model.height},
+        "drawing_px_per_face_px": task.subject.drawing_px(task.model.width),
         "subject": task.subject.about,
         "drag": {
             "strategy": task.strategy.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.errors import DataError
@@ -41,6 +42,17 @@ def parse_points(text: str) -> tuple[Move, ...]:
     if not moves:
         raise DataError('points is empty; write at least one handle as in "120,160>126,152".')
     return tuple(moves)
+
+
+def check_moves(moves: Iterable[Move], width: int, height: int, of: str = "face") -> None:
+    """DataError unless every point lies on a picture of width × height."""
+    for number, move in enumerate(moves, 1):
+        for end, (x, y) in (("handle", move.start), ("target", move.target)):
+            if not (0 <= x <= width and 0 <= y <= height):
+                raise DataError(
+                    f"The {end} of point {number}, ({x:g}, {y:g}), lies outside the {of}, which is "
+                    f"{width}×{height} px; move it inside."
+                )
 
 
 def _positive_of_text(text: str) -> float | None:

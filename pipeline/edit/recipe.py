@@ -220,17 +220,6 @@ def moves_of_picture(
     )
 
 
-def check_moves(moves: Iterable[Move], width: int, height: int, of: str = "face") -> None:
-    """DataError unless every point lies on a picture of width × height."""
-    for number, move in enumerate(moves, 1):
-        for end, (x, y) in (("handle", move.start), ("target", move.target)):
-            if not (0 <= x <= width and 0 <= y <= height):
-                raise DataError(
-                    f"The {end} of point {number}, ({x:g}, {y:g}), lies outside the {of}, which is "
-                    f"{width}×{height} px; move it inside."
-                )
-
-
 def _into_face(point: Point, transform: CropTransform, width: int, height: int) -> Point:
     x, y = transform.apply(np.array(point)).tolist()
     return x * width, y * height

@@ -53,7 +53,7 @@ from pipeline.edit.drag import (
 from pipeline.edit.emotions import edit as emotion_edit
 from pipeline.edit.emotions import parse_goal
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, numbered_ws
-from pipeline.edit.points import parse_points
+from pipeline.edit.points import check_moves, parse_points
 from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Recipe
 from pipeline.edit.strategies import Auto, build_strategy
@@ -116,7 +116,6 @@ def run(config: EditConfig, inputs: Mapping[str, Path], out: Path) -> dict[str, 
     state, trace, reason = _drag(task, state, trace, config.frame_every)
     metrics = outcome.write(task, state, trace, reason, config)
     (out / _STATE).unlink(missing_ok=True)
-    say(f"edit: {reason}; handles end {metrics['final_distance_px']:.2f} px from their targets.")
     return metrics
 
 
@@ -145,7 +144,7 @@ def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out:
     model = drag_model(subject.generator, layer)
     recipe = _recipe(config, inputs, subject, model)
     strategy = build_strategy(recipe.strategy, **recipe.constants)
-    _check_distance(recipe, strategy.stop_distance_px(model))
+    _check_distance(recipe, strategy.stop_distance_px(model), subject.drawing_px(model.width))
     mask = recipe.mask
     if mask is None and config.mask == "auto" and strategy.name == Auto.name:
         # `auto` comes as near under a mask as without one; motion supervision hardly moves then.
@@ -165,11 +164,12 @@ def _task(config: EditConfig, inputs: Mapping[str, Path], subject: Subject, out:
     )
 
 
-def _check_distance(recipe: Recipe, stop_px: float) -> None:
+def _check_distance(recipe: Recipe, stop_px: float, drawing_px: float | None) -> None:
     """Refuse a drag that would end where it begins, without a word."""
     if all(math.dist(move.start, move.target) <= stop_px for move in recipe.moves):
+        near = f"{stop_px * (drawing_px or 1):.2g} px"
         raise DataError(
-            f"Every point is within {stop_px:g} px of its target already, which counts as arrived: "
+            f"Every point is within {near} of its target already, which counts as arrived: "
             "there is nothing to drag. Put a target further away, or set edit.drag.stop_distance."
         )
 
@@ -187,9 +187,9 @@ def _recipe(
             assert subject.source is not None
             assert subject.transform is not None
             full_height, full_width = subject.source.shape[:2]
-            recipes.check_moves(moves, full_width, full_height, "picture")
+            check_moves(moves, full_width, full_height, "picture")
             moves = recipes.moves_of_picture(moves, subject.transform, width, height)
-        recipes.check_moves(moves, width, height)
+        check_moves(moves, width, height)
         recipe = Recipe(width, height, moves, strategy=Auto.name)
     moves = recipes.mirrored(recipe.moves, width) if config.symmetric else recipe.moves
     settings = config.drag
@@ -272,7 +272,8 @@ def _drag(
     reason = ""
     with (
         catch_stop() as stop,
-        progress("edit", task.limits.max_steps, "steps") as bar,
+        # Most drags end long before their last step, so that a time left would be wrong.
+        progress("edit", None, f"steps of at most {task.limits.max_steps}") as bar,
         (task.out / "trace.jsonl").open("w", encoding="utf-8") as log,
     ):
         log.writelines(json.dumps(record) + "\n" for record in trace)
@@ -286,7 +287,7 @@ def _drag(
                     record = _record(event, seconds)
                     trace.append(record)
                     log.write(json.dumps(record) + "\n")
-                    bar.advance(1, left=f"{event.mean_distance_px:.2f} px")
+                    bar.advance(1, left=task.distance(event.mean_distance_px))
                     if (event.step - 1) % frame_every == 0:
                         save_frame(task, event.step, event.ws)
                 elif isinstance(event, Ended):

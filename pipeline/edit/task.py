@@ -29,6 +29,11 @@ class Subject:
     transform: CropTransform | None
     about: dict[str, Any]
 
+    def drawing_px(self, face_width: int) -> float | None:
+        """How many of the drawing's pixels one of the model's face, `face_width` px wide, is as
+        wide as; None where there is no drawing."""
+        return None if self.transform is None else self.transform.width / face_width
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -46,6 +51,13 @@ class Task:
     out: Path
     save_every: int
     blend: Blend | None = None  # draws what a mask keeps as it was
+
+    def distance(self, face_px: float) -> str:
+        """A distance in the model's face in words: in pixels of the drawing, where there is one."""
+        scale = self.subject.drawing_px(self.model.width)
+        if scale is None:
+            return f"{face_px:.2f} px of the face ({self.model.width} px wide)"
+        return f"{face_px * scale:.1f} px of the drawing"
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Film:
-    """An animation in the page: a video (`is_video`) or a GIF."""
+    """An animation in the page: a video (`is_video`), or a moving picture (WebP, GIF)."""
 
     src: str
     is_video: bool
@@ -94,14 +95,11 @@ def embed_picture(
     return Picture(uri, image.width, image.height, original[0], alt, caption)
 
 
-def embed_film(folder: Path, max_bytes: int) -> Film | None:
-    """The first of frames.mp4, frames.webm, frames.gif that exists and is not too large.
-
-    A video is preferred: it can be paused, and a GIF of the same frames is several times larger.
-    """
-    for path in (folder / "frames.mp4", folder / "frames.webm", folder / "frames.gif"):
+def embed_film(paths: Sequence[Path], max_bytes: int) -> Film | None:
+    """The first of these films (.mp4, .webm, .webp, .gif) that exists and is not too large."""
+    for path in paths:
         if not path.is_file() or not 0 < path.stat().st_size <= max_bytes:
             continue
-        mime = VIDEO_TYPES.get(path.suffix, "image/gif")
+        mime = VIDEO_TYPES.get(path.suffix, f"image/{path.suffix[1:]}")
         return Film(data_uri(mime, path.read_bytes()), path.suffix in VIDEO_TYPES, mime)
     return None

@@ -63,6 +63,19 @@ class Page:
     lineage: list[provenance.Node]
     footer: str
 
+    @property
+    def missing(self) -> str:
+        """What the page is without, in words; "" where it has everything."""
+        parts = {
+            "a data set": self.dataset,
+            "a model of this name": self.training,
+            "an evaluation": self.evaluation,
+            "a drawing found in a model": self.inversion,
+            "an edit": self.drag,
+            "a comparison of the ways of dragging": self.drag_bench,
+        }
+        return ", ".join(words for words, section in parts.items() if section is None)
+
 
 def build_page(config: ReportConfig, inputs: Mapping[str, Path]) -> Page:
     """Read the artifacts in `inputs` (keys as in ReportConfig; any may be absent)."""
@@ -172,7 +185,8 @@ def _numbers(
     if model and math.isfinite(model.images_seen):
         numbers.append(Number("images seen in training", format_number(model.images_seen)))
     if edit and math.isfinite(edit.final_px):
-        numbers.append(Number("px left between handles and targets", f"{edit.final_px:.2f}"))
+        label = f"{edit.unit} left between handles and targets"
+        numbers.append(Number(label, format_number(edit.final_px)))
     if manifests:
         total = sum(manifest.wall_seconds for manifest in manifests.values())
         numbers.append(Number("work in all", duration(total)))

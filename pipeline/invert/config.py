@@ -143,7 +143,7 @@ class InvertConfig:
     name: str = "character"
     # Reference to the model ("model/ganyu", "model/ganyu:v3", a path).
     model: str = MISSING
-    # Reference to an encoder of that model; left out, with a word, while there is none.
+    # Reference to an encoder of that model; left out while there is none.
     encoder: str | None = None
     # The uploaded picture: path of an image file, or of a folder of them.
     image: str = MISSING

@@ -1,6 +1,8 @@
-"""The drag's section: key frames with handles and targets, film, traces, full picture.
+"""The drag's section: full picture, film, key frames with handles and targets, traces.
 
-Knows edit.json, before_after.png, full.png, frames, marked_first.png and trace.jsonl.
+Knows edit.json, before_after.png, full.png, drawing.webp, frames, marked_first.png and trace.jsonl.
+All distances in those files are in pixels of the model's face, which nobody sees beside a drawing:
+of a drawing they are shown in its own pixels.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pipeline.evaluate.sections.shared import (
 MAX_HANDLE_LINES = 4
 # A marker is drawn for a frame of this many pixels; frames of other sizes scale it.
 MARKER_FRAME_PX = 170
+_ENDS = ("from", "to")
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,22 @@ class Frame:
 
 @dataclass(frozen=True)
 class DragSection:
-    """What was dragged where, and how it went. `final_px`: mean distance left, NaN if unknown."""
+    """What was dragged where, and how it went.
+
+    lead: of the picture; model_lead: of the model's face, where the picture was not made of it.
+    final_px: mean distance left in the picture, NaN if unknown; unit: of what it is pixels.
+    film_of_drawing: the film shows the drawing on its way, not the model's face.
+    """
 
     lead: str
+    model_lead: str
     final_px: float
+    unit: str
     before: Picture | None
     after: Picture | None
     frames: list[Frame]
     film: Film | None
+    film_of_drawing: bool
     poster: str
     full: list[Picture]
     plots: list[Plot]
@@ -79,7 +90,13 @@ def drag_section(
     description = read_object(folder / "edit.json")
     trace = [r for r in read_records(folder / "trace.jsonl") if isinstance(r.get("handles"), list)]
     files = numbered_pictures(folder / "frames")
-    shown = _key_frames(files, trace, key_frames)
+    scale, unit = _scale(description)
+    shown = _key_frames(files, trace, key_frames, scale)
+    drawn = nested(description, "paste").get("from") == "drawn"
+    went = _way_of_model(trace, description, scale, unit)
+    views = folder / "drawing.webp"
+    film = embed_film([views], video_bytes)
+    faces = [folder / "frames.mp4", folder / "frames.webm", folder / "frames.gif"]
     # Of a drawing its own pixels, else the model's: what the user sees of the edit.
     both = folder / "before_after.png"
     full = [embed_picture(folder / "full.png", "The edited picture", picture_px, "Edited")]
@@ -87,23 +104,34 @@ def drag_section(
         source = inversion_folder / "source.png"
         full.insert(0, embed_picture(source, "The uploaded picture", picture_px, "Uploaded"))
     return DragSection(
-        lead=_drag_lead(trace, description),
-        final_px=_distance(trace[-1]) if trace else math.nan,
+        lead=_lead_of_drawn(description, scale, unit) if drawn else went,
+        model_lead=went if drawn else "",
+        final_px=scale * _distance(trace[-1]) if trace and not drawn else math.nan,
+        unit=unit,
         before=embed_picture(both, "The face before the drag", TILE_PX, "Before", half="left"),
         after=embed_picture(both, "The face after the drag", TILE_PX, "After", half="right"),
         frames=shown,
-        film=embed_film(folder, video_bytes),
-        poster=_poster(folder, shown),
+        film=film or embed_film(faces, video_bytes),
+        film_of_drawing=film is not None,
+        poster=_poster(views if film else folder / "marked_first.png", shown),
         full=[picture for picture in full if picture],
-        plots=_drag_plots(trace, number(nested(description, "drag").get("stop_distance_px"))),
+        plots=_drag_plots(
+            trace, number(nested(description, "drag").get("stop_distance_px")), scale, unit
+        ),
         tables=[t for t in (_handle_table(description), _drag_facts(description)) if t.rows],
     )
 
 
-def _poster(folder: Path, frames: Sequence[Frame]) -> str:
-    """What the video shows before it plays: its own first picture, else the first key frame."""
-    marked = embed_picture(folder / "marked_first.png", "", TILE_PX)
-    return marked.src if marked else (frames[0].src if frames else "")
+def _poster(first: Path, frames: Sequence[Frame]) -> str:
+    """What the film shows before it plays: its own first picture, else the first key frame."""
+    picture = embed_picture(first, "", TILE_PX)
+    return picture.src if picture else (frames[0].src if frames else "")
+
+
+def _scale(description: Record) -> tuple[float, str]:
+    """What the files' distances are multiplied by to be shown, and the unit they then have."""
+    scale = number(description.get("drawing_px_per_face_px"))
+    return (scale, "px of the drawing") if math.isfinite(scale) else (1.0, "px of the face")
 
 
 def _pairs(record: Record) -> list[Pair]:
@@ -117,8 +145,11 @@ def _pairs(record: Record) -> list[Pair]:
     return pairs
 
 
-def _key_frames(files: Sequence[Path], trace: Sequence[Record], count: int) -> list[Frame]:
-    """Frames spread over the drag, each with the handles and targets of its step."""
+def _key_frames(
+    files: Sequence[Path], trace: Sequence[Record], count: int, scale: float
+) -> list[Frame]:
+    """Frames spread over the drag, each with the handles and targets of its step. Distances are
+    shown `scale` times."""
     frames: list[Frame] = []
     for index in spread(len(files), count):
         picture = embed_picture(files[index], "", TILE_PX)
@@ -126,9 +157,11 @@ def _key_frames(files: Sequence[Path], trace: Sequence[Record], count: int) -> l
             continue
         step = number_in_name(files[index].stem)
         record = _at_step(trace, step)
-        scale = picture.width / picture.original_width
-        pairs = [Pair(_scaled(p.handle, scale), _scaled(p.target, scale)) for p in _pairs(record)]
-        left = _distance(record)
+        reduced = picture.width / picture.original_width
+        pairs = [
+            Pair(_scaled(p.handle, reduced), _scaled(p.target, reduced)) for p in _pairs(record)
+        ]
+        left = scale * _distance(record)
         caption = f"step {step}"
         if math.isfinite(left):
             caption += f", {left:.1f} px left"
@@ -162,12 +195,28 @@ def _distance(record: Record) -> float:
     return sum(distances) / len(distances) if distances else math.nan
 
 
-def _drag_lead(trace: Sequence[Record], description: Record) -> str:
+def _lead_of_drawn(description: Record, scale: float, unit: str) -> str:
+    """How far the points of a drawing were moved that was moved itself, without the model."""
+    handles = description.get("handles")
+    ways = []
+    for handle in handles if isinstance(handles, list) else []:
+        ends = [point(handle.get(key)) if isinstance(handle, dict) else None for key in _ENDS]
+        if ends[0] and ends[1]:
+            ways.append(scale * math.dist(ends[0], ends[1]))
+    lead = "The model changed the face rather than move it, so the drawing itself was moved"
+    if not ways:
+        return f"{lead}, all the way."
+    far = f"{sum(ways) / len(ways):.1f} {unit}" + (" on average" if len(ways) > 1 else "")
+    return f"{lead}: {count_text(len(ways), 'handle')} all the way, {far}."
+
+
+def _way_of_model(trace: Sequence[Record], description: Record, scale: float, unit: str) -> str:
+    """How the drag went in the model's face."""
     if not trace:
         return "The edit kept no trace."
-    start, end = _distance(trace[0]), _distance(trace[-1])
+    start, end = scale * _distance(trace[0]), scale * _distance(trace[-1])
     handles = count_text(len(_pairs(trace[0])), "handle")
-    lead = f"{handles} dragged from {start:.1f} px to {end:.1f} px from the target"
+    lead = f"{handles} dragged from {start:.1f} to {end:.1f} {unit} from the target"
     if len(_pairs(trace[0])) > 1:
         lead += " on average"
     size = [text(nested(description, "face").get(side)) for side in ("width", "height")]
@@ -177,28 +226,28 @@ def _drag_lead(trace: Sequence[Record], description: Record) -> str:
     return f"{lead}. It ended because: {text(reason).rstrip('.')}." if reason else f"{lead}."
 
 
-def _drag_plots(trace: Sequence[Record], stop_px: float) -> list[Plot]:
+def _drag_plots(trace: Sequence[Record], stop_px: float, scale: float, unit: str) -> list[Plot]:
     steps = [number(record.get("step")) for record in trace]
-    every = [_pairs(record) for record in trace]
-    handles = max((len(pairs) for pairs in every), default=0)
+    distances = [
+        [scale * math.dist(pair.handle, pair.target) for pair in _pairs(record)] for record in trace
+    ]
+    handles = max(map(len, distances), default=0)
     columns: dict[str, list[float]] = {}
     for index in range(min(handles, MAX_HANDLE_LINES)):
         columns[f"handle {index + 1}"] = [
-            math.dist(pairs[index].handle, pairs[index].target) if index < len(pairs) else math.nan
-            for pairs in every
+            row[index] if index < len(row) else math.nan for row in distances
         ]
     if handles > MAX_HANDLE_LINES:
-        distances = [[math.dist(pair.handle, pair.target) for pair in pairs] for pairs in every]
         columns = {
             "mean": [sum(row) / len(row) if row else math.nan for row in distances],
             "farthest": [max(row, default=math.nan) for row in distances],
         }
     series = [Series(label, steps, values) for label, values in columns.items()]
     loss = Series("loss", steps, [number(record.get("loss")) for record in trace])
-    guide = [(stop_px, "arrived")]
+    guide = [(scale * stop_px, "arrived")]
     plots = (
         make_plot(
-            "Distance to target", series, x_label="step", y_label="px", zero=True, references=guide
+            "Distance to target", series, x_label="step", y_label=unit, zero=True, references=guide
         ),
         make_plot("Loss", [loss], x_label="step", y_label="loss", zero=True),
     )
@@ -219,7 +268,7 @@ def _handle_table(description: Record) -> Table:
         figures = [format_number(number(value)) for value in values]
         rows.append([str(index + 1), *cells, *figures])
     head = ["handle", "from", "ended", "target", "px left", "px left, by picture", "confidence"]
-    return Table("Handles (x, y in pixels of the face)", head, rows, frozenset({4, 5, 6}))
+    return Table("Handles (in pixels of the model's face)", head, rows, frozenset({4, 5, 6}))
 
 
 def _drag_facts(description: Record) -> Table:
@@ -233,7 +282,7 @@ def _drag_facts(description: Record) -> Table:
         "after": drag.get("source"),
         "feature layer": drag.get("layer"),
         "rows of ws that may change": None,
-        "counts as arrived (px)": drag.get("stop_distance_px"),
+        "counts as arrived (px of the face)": drag.get("stop_distance_px"),
         "seconds a step": metrics.get("seconds_per_step"),
         "change under the mask (levels of 255)": description.get("change_in_mask_levels"),
     }
