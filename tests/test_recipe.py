@@ -79,6 +79,11 @@ def test_region_handles_are_written_scaled_and_read_from_a_line() -> None:
             parse_points(wrong)
 
 
+def test_a_handle_that_was_set_on_both_sides_gets_no_mirror_image() -> None:
+    moves = (Move((20, 30), (18, 30)), Move((44, 30), (50, 30)))
+    assert recipes.mirrored(moves, 64) == moves
+
+
 def test_mirrored_moves_are_those_of_both_sides() -> None:
     moves = (Move((20, 30), (22, 28), 2.0), Move((32, 50), (32, 54)))
     assert recipes.mirrored(moves, 64) == (
@@ -266,6 +271,11 @@ def test_points_of_the_picture_land_on_the_face(
     there = tuple(transform.inverse(np.array([x, y]), 64).tolist())
     (move,) = recipes.moves_of_picture([Move(there, there)], transform, 64, 64)
     assert move.start == pytest.approx((x, y), abs=1e-6)
+    # A corner of the face, too, however it is turned.
+    corners = [(float(u), float(v)) for u, v in transform.corners()]
+    check_moves(
+        recipes.moves_of_picture([Move(one, there) for one in corners], transform, 64, 64), 64, 64
+    )
 
 
 def test_a_point_of_the_picture_off_the_face_is_named_as_given() -> None:
@@ -279,3 +289,12 @@ def test_a_point_of_the_picture_off_the_face_is_named_as_given() -> None:
 def test_a_point_off_the_face_is_named() -> None:
     with pytest.raises(DataError, match=r"target of point 2.*64×64"):
         check_moves([Move((1, 1), (2, 2)), Move((1, 1), (2, 65))], 64, 64)
+
+
+def test_what_a_recipe_could_not_be_read_with_is_refused_beforehand() -> None:
+    wide = Move((1, 1), (2, 2), radius=33.0)
+    for moves, said in (([wide], r"radius of point 1, 33,.*at most 32"), ([wide] * 257, "256")):
+        with pytest.raises(DataError):
+            recipes.from_json(recipes.to_json(Recipe(64, 64, tuple(moves))))
+        with pytest.raises(DataError, match=said):
+            check_moves(moves, 64, 64)

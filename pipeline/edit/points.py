@@ -10,6 +10,9 @@ from pipeline.errors import DataError
 
 Point = tuple[float, float]  # continuous pixels, x right, y down
 
+# A face has 28 landmarks; far more handles than that are a mistake, and each costs time.
+MAX_HANDLES = 256
+
 
 @dataclass(frozen=True)
 class Move:
@@ -45,8 +48,18 @@ def parse_points(text: str) -> tuple[Move, ...]:
 
 
 def check_moves(moves: Iterable[Move], width: int, height: int, of: str = "face") -> None:
-    """DataError unless every point lies on a picture of width × height."""
+    """DataError for what no recipe may hold: a point that does not lie on a picture of width ×
+    height, a disc wider than it, more than `MAX_HANDLES`."""
+    moves = tuple(moves)
+    if len(moves) > MAX_HANDLES:
+        raise DataError(f"{len(moves)} points are more than a drag takes: {MAX_HANDLES}.")
     for number, move in enumerate(moves, 1):
+        largest = max(width, height) / 2
+        if move.radius is not None and move.radius > largest:
+            raise DataError(
+                f"The radius of point {number}, {move.radius:g}, is more than half the {of}, which "
+                f"is {width}×{height} px; make it at most {largest:g}."
+            )
         for end, (x, y) in (("handle", move.start), ("target", move.target)):
             if not (0 <= x <= width and 0 <= y <= height):
                 raise DataError(

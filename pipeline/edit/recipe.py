@@ -33,15 +33,13 @@ import numpy as np
 from PIL import Image
 
 from pipeline.data.align import CropTransform
-from pipeline.edit.points import Move, Point
+from pipeline.edit.points import MAX_HANDLES, Move, Point
 from pipeline.edit.strategies import STRATEGIES, DragGan, build_strategy
 from pipeline.errors import AnimedragError, DataError, nearest
 
 VERSION = 2
 # Versions that can be read.
 READABLE = (1, 2)
-# A face has 28 landmarks; far more handles than that are a mistake, and each costs time.
-MAX_HANDLES = 256
 # No model's picture is larger; a mask beyond it is a mistake or an attack on memory.
 MAX_SIDE = 8192
 MAX_BYTES = 64 * 2**20
@@ -202,9 +200,8 @@ def moves_of_picture(
     moves = tuple(moves)
     for number, move in enumerate(moves, 1):
         for end, (x, y) in (("handle", move.start), ("target", move.target)):
-            face_x, face_y = _into_face((x, y), transform, 1, 1)
             # A point on the border may miss it by a rounding error.
-            if max(abs(face_x - 0.5), abs(face_y - 0.5)) > 0.5 + 1e-9:
+            if np.abs(transform.apply(np.array((x, y))) - 0.5).max() > 0.5 + 1e-9:
                 raise DataError(
                     f"The {end} of point {number}, ({x:g}, {y:g}), lies outside the face, which is "
                     f"{transform.width:.0f}×{transform.height:.0f} px of the picture around "
@@ -221,7 +218,9 @@ def moves_of_picture(
 
 
 def _into_face(point: Point, transform: CropTransform, width: int, height: int) -> Point:
-    x, y = transform.apply(np.array(point)).tolist()
+    """A point of the picture on its face, in pixels of width × height; one on the border stays on
+    it, whatever rounding does."""
+    x, y = np.clip(transform.apply(np.array(point)), 0, 1).tolist()
     return x * width, y * height
 
 
@@ -229,14 +228,16 @@ def mirrored(moves: Iterable[Move], width: int) -> tuple[Move, ...]:
     """The moves, each followed by its mirror image across the face's upright middle line.
 
     Aligned faces stand level in the middle, so both eyes or both corners of the mouth move alike.
-    A handle on the middle line is its own mirror image.
+    A handle on the middle line is its own mirror image, and one that was set on both sides has its
+    own there.
     """
+    moves = tuple(moves)
     both = []
     for move in moves:
         both.append(move)
         (x, y), (to_x, to_y) = move.start, move.target
         other = Move((width - x, y), (width - to_x, to_y), move.radius)
-        if math.dist(other.start, move.start) > 0.02 * width:
+        if all(math.dist(other.start, one.start) > 0.02 * width for one in moves):
             both.append(other)
     return tuple(both)
 

@@ -189,9 +189,9 @@ def _recipe(
             full_height, full_width = subject.source.shape[:2]
             check_moves(moves, full_width, full_height, "picture")
             moves = recipes.moves_of_picture(moves, subject.transform, width, height)
-        check_moves(moves, width, height)
         recipe = Recipe(width, height, moves, strategy=Auto.name)
     moves = recipes.mirrored(recipe.moves, width) if config.symmetric else recipe.moves
+    check_moves(moves, width, height)
     settings = config.drag
     strategy = settings.strategy or recipe.strategy
     mask = recipe.mask
