@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +47,25 @@ def test_what_a_mask_keeps_does_not_change_by_a_bit(kind: str) -> None:
     # The hooks are gone.
     with torch.no_grad():
         assert torch.equal(picture_of(generator, ws), free)
+
+
+def test_what_another_thread_draws_meanwhile_is_left_alone() -> None:
+    generator = sg2()
+    start = ws_of(generator)
+    free, drawn = start + 0.5, []
+
+    def with_company(network: Any, ws: torch.Tensor) -> torch.Tensor:
+        thread = threading.Thread(target=lambda: drawn.append(picture_of(network, free)))
+        thread.start()
+        thread.join()
+        return picture_of(network, ws)
+
+    blend = Blend(generator, start, torch.ones(64, 64), choose_layer(generator), with_company)
+    with torch.no_grad():
+        blend.picture(free)
+        alone = picture_of(generator, free)
+    assert len(drawn) == 2
+    assert all(torch.equal(picture, alone) for picture in drawn)
 
 
 def test_a_proposed_mask_is_free_around_the_ways_and_keeps_the_rest() -> None:

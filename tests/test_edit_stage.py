@@ -354,12 +354,19 @@ def test_a_state_is_read_back_as_it_was(tmp_path: Path) -> None:
         best=drag.Best((0.1, 0.30000000001), ws + 3, 5, ((3, (3.0, 4.0)), (4, (1.0, 1.0)))),
         next_id=5,
         lost_steps=3,
-        memory={"trust": torch.tensor(0.3)},
+        memory={"trust": torch.tensor(0.3), "jacobian": torch.rand(2, 2).double()},
     )
     for one in (state, drag.start(ws, (0, 6))):
         state_file.write(one, tmp_path / "s.safetensors")
         two = state_file.read(tmp_path / "s.safetensors")
         assert describe(two) == describe(one)
+        # On another device all but the algebra, which is done on the processor, lies there.
+        there = state_file.read(tmp_path / "s.safetensors", "meta")
+        assert {value.device.type for value in (there.ws, there.start_ws)} == {"meta"}
+        assert all(
+            (value.device.type == "cpu") == (name == "jacobian")
+            for name, value in there.memory.items()
+        )
 
 
 def describe(value: Any) -> Any:

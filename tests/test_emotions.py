@@ -15,6 +15,8 @@ from pipeline.data.align import CropTransform, crop
 from pipeline.data.face_measures import eye_aspect
 from pipeline.data.face_reader import FaceReader
 from pipeline.data.painter import EXPRESSIONS, Pose, character, paint_face
+from pipeline.edit import drag
+from pipeline.edit.drag import Limits
 from pipeline.edit.emotion_config import BatchConfig, DirectionsConfig, EmotionConfig
 from pipeline.edit.emotions import Goal, batch, learn, plan_goal
 from pipeline.edit.emotions.carry import crisp
@@ -23,7 +25,9 @@ from pipeline.edit.emotions.drawn import draw_emotion, marks_of
 from pipeline.edit.emotions.express import Performer, Ways
 from pipeline.edit.emotions.regression import fit_logistic, fit_ridge
 from pipeline.edit.emotions.sheet import portrait
-from pipeline.edit.generator import latent_prior
+from pipeline.edit.generator import latent_prior, numbered_ws
+from pipeline.edit.recipe import Move, Recipe
+from pipeline.edit.view import GeneratorView
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.models import checkpoint
 
@@ -263,6 +267,32 @@ def test_auto_takes_what_measures_better(generator: Any, reader: FaceReader) -> 
     done = performer.express(Goal({"surprised": 1.0}))
     assert set(done.tried) == {"search", "drawn"}
     assert done.tried[done.method] == min(done.tried.values())
+
+
+def test_a_recipe_is_followed_as_the_edit_stage_follows_it(
+    generator: Any, reader: FaceReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    performer = Performer(generator, numbered_ws(generator, 3, 0.5), reader)
+    advance, told = drag.advance, []
+
+    def listening(state: Any, event: Any, model: Any, strategy: Any, limits: Limits) -> Any:
+        told.append((event, limits))
+        return advance(state, event, model, strategy, limits)
+
+    monkeypatch.setattr(drag, "advance", listening)
+    monkeypatch.setattr(GeneratorView, "_samples", lambda _: 2)  # for the time
+    move = Move((32.0, 50.0), (32.0, 46.0), radius=3.0)
+    done = performer.follow(
+        Recipe(64, 64, (move,), strategy="auto", max_steps=1, patience=7, constants={"noise": 1.0})
+    )
+    assert told[0][0] == drag.AddHandle(*vars(move).values())
+    assert told[0][1] == Limits(max_steps=1, patience=7)
+    # `auto` is dragged under a proposed mask, and what that keeps is as it was.
+    (mask,) = [event.mask for event, _ in told if isinstance(event, drag.SetMask)]
+    kept = mask.numpy() == 1
+    assert kept.any()
+    assert done.face is not None
+    np.testing.assert_array_equal(done.face[kept], performer.face[kept])
 
 
 def test_a_batch_without_faces_is_refused(root: Path) -> None:

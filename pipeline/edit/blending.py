@@ -8,6 +8,7 @@ left alone: their pixels are so large that blending them would hold the free par
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -51,13 +52,15 @@ class Blend:
         return torch.where(self._mask == 1, self._base, drawn + self._mask * (self._base - drawn))
 
     def _run(self, ws: Tensor, act: Callable[[str, FeatureFrame, Tensor], Tensor]) -> Tensor:
+        # The studio files an emotion beside a drag: what other threads draw is not ours to change.
+        ours = threading.get_ident()
         hooks = []
         for name, (module, frame) in self._modules.items():
 
             def hook(
                 _: nn.Module, __: Any, out: Tensor, name: str = name, frame: FeatureFrame = frame
             ) -> Tensor:
-                return act(name, frame, out)
+                return act(name, frame, out) if threading.get_ident() == ours else out
 
             hooks.append(module.register_forward_hook(hook))
         try:

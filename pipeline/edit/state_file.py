@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -68,10 +69,18 @@ def write(state: DragState, path: Path) -> None:
 
 
 def read(path: Path, device: str = "cpu") -> DragState:
-    """The state that `write` wrote; raises what a damaged file gives (start anew then)."""
-    with safe_open(path, "pt", device) as file:
+    """The state that `write` wrote; raises what a damaged file gives (start anew then).
+
+    Tensors lie on the device, but for those of float64: strategies do their algebra on the
+    processor (see `strategies.gauss_newton`).
+    """
+    with safe_open(path, "pt") as file:
         plain = json.loads(file.metadata()[_PLAIN])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+    tensors = {
+        key: value if value.dtype == torch.float64 else value.to(device)
+        for key, value in found.items()
+    }
     best = plain["best"]
     progress, since = plain["progress"]
     return DragState(

@@ -37,8 +37,9 @@ from pipeline.edit.emotions.reach import SIGMA, Canvas, Reached, reach
 from pipeline.edit.full_picture import Dragged, full_picture
 from pipeline.edit.generator import choose_layer, drag_model, free_rows, latent_prior
 from pipeline.edit.own_face import at_width, kept_part, own_face, put_back
+from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Recipe
-from pipeline.edit.strategies import build_strategy
+from pipeline.edit.strategies import Auto, build_strategy
 from pipeline.invert.inversion import Inversion, model_digest
 from pipeline.invert.pti import picture_of
 from torch_utils.pixels import to_uint8
@@ -180,14 +181,20 @@ class Performer:
         return better_of([by_model, self.drawn(plan)])
 
     def follow(self, recipe: Recipe) -> Expressed:
-        """The face dragged as a recipe says, by its strategy."""
+        """The face dragged as a recipe says, by its strategy; as the edit stage has it, which
+        proposes a mask for the model's face where `auto` drags."""
         began = time.process_time()
         height, width = self.view.shape[:2]
         wanted = recipe.scaled_to(width, height)
         small = recipe.scaled_to(self.face.shape[1], self.face.shape[0])
-        own = replace(self.model_plan(Goal()), moves=small.moves, mask=small.mask)
+        mask = small.mask
+        if mask is None and recipe.strategy == Auto.name:
+            read = self.face_reading
+            places = read.landmarks if read.confident else None
+            mask = propose_mask(small.moves, small.width, small.height, places)
+        own = replace(self.model_plan(Goal()), moves=small.moves, mask=mask)
         ways = replace(self.ways, strategy=recipe.strategy, max_steps=recipe.max_steps)
-        reached = self._dragged(own, ways, recipe.constants)
+        reached = self._dragged(own, ways, recipe.constants, recipe.patience)
         plan = replace(self.plan(Goal()), moves=wanted.moves, mask=wanted.mask)
         face = self.picture(reached.ws, own)
         if self.source is None or self.transform is None:
@@ -312,11 +319,12 @@ class Performer:
         if plan.mask is None:
             return self._plain(ws)
         key = plan.mask.tobytes()
-        if self._blend is None or self._blend[0] != key:
+        kept = self._blend
+        if kept is None or kept[0] != key:
             mask = torch.from_numpy(plan.mask.astype(np.float32) / 255).to(self.ws.device)
-            blend = Blend(self.generator, self.ws, mask, self.layer, picture_of)
-            self._blend = (key, blend)
-        return to_uint8(self._blend[1].picture(ws))[0]
+            kept = (key, Blend(self.generator, self.ws, mask, self.layer, picture_of))
+            self._blend = kept
+        return to_uint8(kept[1].picture(ws))[0]
 
     # The last mask's blend: each holds the maps of many layers.
     _blend: tuple[bytes, Blend] | None = None
@@ -330,15 +338,19 @@ class Performer:
         return drag_model(self.generator, self.layer)
 
     def _dragged(
-        self, plan: EmotionPlan, ways: Ways, constants: Mapping[str, float] | None = None
+        self,
+        plan: EmotionPlan,
+        ways: Ways,
+        constants: Mapping[str, float] | None = None,
+        patience: int = Limits.patience,
     ) -> Reached:
         """By handles: what the drag engine makes of the plan's moves."""
         began = time.process_time()
         model, strategy = self._drag_model, build_strategy(ways.strategy, **(constants or {}))
-        limits = Limits(max_steps=ways.max_steps)
+        limits = Limits(max_steps=ways.max_steps, patience=patience)
         state = drag.start(self.ws, free_rows(self.generator, self.layer, 6, False))
         for move in plan.moves:
-            event = AddHandle(move.start, move.target)
+            event = AddHandle(move.start, move.target, move.radius)
             state, _ = drag.advance(state, event, model, strategy, limits)
         if plan.mask is not None and plan.moves:
             mask = torch.from_numpy(plan.mask.astype(np.float32) / 255).to(self.ws.device)
