@@ -198,6 +198,20 @@ def test_where_no_face_is_recognised_what_is_around_a_handle_goes_with_it() -> N
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((224, 144), abs=2)
 
 
+@pytest.mark.parametrize(
+    ("starts", "targets"), [((150.0, 250.0), (195.0, 205.0)), ((100.0, 190.0), (200.0, 200.0))]
+)
+def test_points_that_pull_to_one_place_tear_nothing(
+    starts: tuple[float, ...], targets: tuple[float, ...]
+) -> None:
+    ramp = np.repeat(np.linspace(0, 255, SIDE).astype(np.uint8)[None], SIDE, axis=0)
+    paper = np.repeat(ramp[..., None], 3, axis=2)
+    moves = [Move((a, 200.0), (b, 200.0)) for a, b in zip(starts, targets, strict=True)]
+    drawn = draw_drag(paper, None, moves, kept_part(None, paper.shape))[..., 0].astype(int)
+    assert (np.diff(drawn, axis=1) >= -1).all()  # what lay to the right does so still
+    assert drawn[200, 180] < ramp[200, 180] - 5
+
+
 # --- a session's drags, one after the other ---
 
 

@@ -23,7 +23,7 @@ _REACH = 0.08
 # Pixels of the face's frame in which forward and backward flow may differ and still agree.
 _AGREEMENT_PX = 1.5
 # Least share of its area that a patch may keep when it is moved: below it, lines would fold.
-_LEAST_AREA = 0.15
+LEAST_AREA = 0.15
 # Grey levels (of 255) that motion may leave unexplained before the model's pixels are taken.
 _LEAST_UNEXPLAINED = 32.0
 # Share of that at which a part that must be repainted ends, and how far from its surest pixels (a
@@ -192,7 +192,7 @@ def _unfolded(flow: np.ndarray, trust: np.ndarray, fading: np.ndarray, sigma: fl
         result = spread * cv2.GaussianBlur(fading, (0, 0), sigma / 2)[..., None]
         dy, dx = np.gradient(result, axis=(0, 1))
         area = (1 + dx[..., 0]) * (1 + dy[..., 1]) - dx[..., 1] * dy[..., 0]
-        if area.min() > _LEAST_AREA or sigma > min(flow.shape[:2]) / 4:
+        if area.min() > LEAST_AREA or sigma > min(flow.shape[:2]) / 4:
             return result.astype(np.float32)
         sigma *= 1.4
 

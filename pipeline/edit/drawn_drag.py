@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import Reading
+from pipeline.edit.carry import LEAST_AREA
 from pipeline.edit.emotions.carry import Sides, landmark_flow
 from pipeline.edit.emotions.drawn import draw_emotion
 from pipeline.edit.likely_landmarks import followed
@@ -26,6 +27,8 @@ HIDDEN = 0.35
 # A bump's deviation: in face widths, and in lengths of its way, whichever is more. Beyond one way
 # in 1.65 deviations lines would fold (the steepest slope of a Gaussian is e^-1/2 of its height).
 _BUMP, _PER_WAY = 0.09, 1.2
+# Of the bumps' regression: so little that one handle arrives.
+_LEAST_DAMPING = 1e-3
 # Share of the crop that a face is wide, where none is read.
 _WIDTH = 0.5
 
@@ -88,23 +91,58 @@ def _bumps(face: np.ndarray, moves: Sequence[Move], width: float, keep: np.ndarr
     discs = np.array([m.radius or 0.0 for m in moves])
     sigma = np.maximum.reduce([np.full(len(moves), _BUMP * width), _PER_WAY * lengths, discs])
     apart = np.linalg.norm(targets[:, None] - targets[None], axis=2)
-    # At each target the bumps together are that handle's own way.
+    # At each target the bumps together are that handle's own way, as far as the ways agree (ridge
+    # regression): two that pull to one place from both sides would tear what is in between.
     shares = np.exp(-0.5 * (apart / sigma[None]) ** 2)
-    heights = np.linalg.lstsq(shares + 1e-3 * np.eye(len(moves)), ways, rcond=None)[0]
-    rows, columns = np.meshgrid(
-        np.arange(face.shape[0], dtype=np.float32),
-        np.arange(face.shape[1], dtype=np.float32),
-        indexing="ij",
-    )
-    shift = np.zeros((*face.shape[:2], 2), np.float32)
-    for (x, y), height, spread in zip(targets, heights, sigma, strict=True):
-        squared = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2
-        shift += np.exp(-0.5 * squared / spread**2)[..., None] * height.astype(np.float32)
+    coarse = _grid(face.shape, 96)
+    damping = _LEAST_DAMPING
+    while True:
+        gram = shares @ shares.T + damping * np.eye(len(moves))
+        heights = shares.T @ np.linalg.solve(gram, ways)
+        if _least_area(_shift(coarse, targets, heights, sigma), face.shape) > LEAST_AREA:
+            break
+        damping *= 2
+    columns, rows = _grid(face.shape, None)
+    shift = _shift((columns, rows), targets, heights, sigma)
     shift *= (1 - keep)[..., None]
     return cv2.remap(
         face,
-        columns - shift[..., 0],
-        rows - shift[..., 1],
+        columns - shift[..., 0] - 0.5,
+        rows - shift[..., 1] - 0.5,
         cv2.INTER_LANCZOS4,
         borderMode=cv2.BORDER_REFLECT,
     )
+
+
+def _grid(shape: tuple[int, ...], side: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """x and y (px of the face) of side × side places spread over it; None: of each pixel's."""
+    height, width = shape[:2]
+    across, down = (side or width, side or height)
+    columns, rows = np.meshgrid(
+        (np.arange(across, dtype=np.float32) + 0.5) * (width / across),
+        (np.arange(down, dtype=np.float32) + 0.5) * (height / down),
+    )
+    return columns, rows
+
+
+def _shift(
+    places: tuple[np.ndarray, np.ndarray],
+    targets: np.ndarray,
+    heights: np.ndarray,
+    sigma: np.ndarray,
+) -> np.ndarray:
+    """H × W × 2 px: how far what comes to lie at each place (H × W each, px) was moved."""
+    columns, rows = places
+    shift = np.zeros((*columns.shape, 2), np.float32)
+    for (x, y), height, spread in zip(targets, heights, sigma, strict=True):
+        squared = (columns - x) ** 2 + (rows - y) ** 2
+        shift += np.exp(-0.5 * squared / spread**2)[..., None] * height.astype(np.float32)
+    return shift
+
+
+def _least_area(shift: np.ndarray, shape: tuple[int, ...]) -> float:
+    """The least share of its area that a patch of a face of that shape comes from."""
+    rows, columns = shift.shape[:2]
+    dy, dx = np.gradient(shift, shape[0] / rows, shape[1] / columns, axis=(0, 1))
+    area = (1 - dx[..., 0]) * (1 - dy[..., 1]) - dx[..., 1] * dy[..., 0]
+    return float(area.min())
