@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from test_toolkit import false_toolkit, program
 
+from scripts import build_kernels
 from torch_utils import native
 
 PLAIN = "plain torch"
@@ -110,6 +112,20 @@ def test_the_command_goes_on_without_a_compiler(root: Path, tmp_path: Path) -> N
         assert "No C++ compiler" in result.stdout
         assert f"{PLAIN}, several times slower: not built" in result.stdout
         assert "Traceback" not in result.stderr
+
+
+def test_kernels_for_another_machine_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    if native.device_capabilities():
+        pytest.skip("this machine has a GPU")
+    made = Path("kernels") / "animedrag_cuda-sm_90.so"
+    monkeypatch.setattr(native, "build", lambda report: native.library_path())
+    monkeypatch.setattr(native, "build_cuda", lambda report: made)
+    result = CliRunner().invoke(build_kernels.main, ["--strict"])
+    assert result.exit_code == 0
+    said = f"CUDA kernels: compiled ({made.name}); no GPU is here to run them."
+    assert result.output.splitlines()[-1] == said
+    monkeypatch.setattr(native, "build_cuda", lambda report: None)
+    assert "CUDA" not in CliRunner().invoke(build_kernels.main).output
 
 
 def build_elsewhere(root: Path, folder: Path, **environment: str) -> subprocess.CompletedProcess:
