@@ -105,6 +105,13 @@ def test_defaults_by_architecture():
     assert make_recipe(other, "stylegan3-r", 512, 512).blur_sigma == 0
     taken_up = TrainConfig(resume_from="model/same", resume_at=20.0)
     assert make_recipe(taken_up, "stylegan3-r", 512, 512).blur_sigma == 10.0
+    # It may itself have begun with another model.
+    began = dataclasses.asdict(make_recipe(other, "stylegan3-r", 512, 512))
+    again = make_recipe(taken_up, "stylegan3-r", 512, 512, taken_up=began)
+    assert (again.blur_sigma, again.ema_rampup) == (0, None)
+    began = dataclasses.asdict(make_recipe(config, "stylegan3-r", 512, 512))
+    again = make_recipe(taken_up, "stylegan3-r", 512, 512, taken_up=began)
+    assert (again.blur_sigma, again.ema_rampup) == (10.0, 0.05)
 
 
 def test_settings_win_over_defaults():

@@ -7,8 +7,9 @@ of tensors.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ConfigError
 from pipeline.train.advice import NO_ADVICE, advise
@@ -91,7 +92,12 @@ def lazy_adam(learning_rate: float, interval: int | None) -> tuple[float, tuple[
 
 
 def make_recipe(
-    config: TrainConfig, architecture: str, width: int, height: int, images: int | None = None
+    config: TrainConfig,
+    architecture: str,
+    width: int,
+    height: int,
+    images: int | None = None,
+    taken_up: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Fill in what `config` leaves open.
 
@@ -99,6 +105,8 @@ def make_recipe(
         architecture: stylegan2, stylegan3-t or stylegan3-r.
         width, height: of the images.
         images: how many there are to train on; needed where `config.advice` asks for advice.
+        taken_up: what `recipe.json` says of the training that `config.resume_at` goes on with;
+            None: it began with random weights.
     """
     alias_free = architecture.startswith("stylegan3")
     batch = config.batch
@@ -111,9 +119,13 @@ def make_recipe(
     advice = advise(images) if config.advice and images is not None else NO_ADVICE
     gamma = _or(config.gamma, heuristic_gamma(width, height, batch) * advice.gamma_factor)
     path_length = _or(config.path_length_weight, 0.0 if alias_free else 2.0)
-    # Taken up at `resume_at`, a training goes on as it would have by itself.
+    # Other weights are good and sharp already. But taken up at `resume_at`, a training goes on as
+    # it would have by itself, whatever it began with.
     fresh = config.resume_from is None or config.resume_at is not None
-    blurs = architecture == "stylegan3-r" and fresh
+    blur = 10.0 if architecture == "stylegan3-r" and fresh else 0.0
+    if config.resume_at is not None and taken_up is not None:
+        fresh = taken_up["ema_rampup"] is not None
+        blur = float(taken_up["blur_sigma"])
     kimg = _or(config.kimg, advice.kimg)
     total = math.ceil(kimg * 1000 / batch) * batch
     ema_kimg = min(batch * 10 / 32, kimg * advice.ema_share)
@@ -131,7 +143,7 @@ def make_recipe(
         style_mixing=_or(config.style_mixing, 0.0 if alias_free else 0.9),
         ema_images=1000 * _or(config.ema_kimg, ema_kimg),
         ema_rampup=config.ema_rampup if fresh else None,
-        blur_sigma=_or(config.blur_sigma, 10.0 if blurs else 0.0),
+        blur_sigma=_or(config.blur_sigma, blur),
         blur_fade_images=1000 * _or(config.blur_fade_kimg, batch * 200 / 32),
         augment_interval=config.augment.interval if config.augment.mode == "ada" else None,
         augment_p=0.0 if config.augment.mode == "none" else _or(config.augment.p, advice.augment_p),

@@ -131,9 +131,13 @@ def _prepare_job(config: TrainConfig, inputs: Mapping[str, Path], out: Path) -> 
         # What a machine may spend is shared by its processes.
         cache_bytes=round(config.cache_gb * 2**30 / world.local_size),
     )
+    began = _taken_up(config, base)
     recipe = make_recipe(
-        config, architecture(config, base), images.width, images.height, len(images)
+        config, architecture(config, base), images.width, images.height, len(images), began
     )
+    if began is not None and config.freeze_d is None:
+        # The share is of a discriminator that came with the model; this one may have been new.
+        config = replace(config, freeze_d=int(began["freeze_d"]))
     judge = Judge(config, images, dataset.images, chosen, out, device)
     return Job(config, recipe, images, len(chosen.heldout), base, out, device, judge)
 
@@ -296,6 +300,14 @@ def _was_finished(out: Path) -> bool:
     """Whether an earlier run was cut off when all was written and its states were just removed."""
     complete = (out / checkpoint.ARCHITECTURE_FILE).is_file() and (out / RECIPE).is_file()
     return complete and not saved_states(out / TRAINING_STATE)
+
+
+def _taken_up(config: TrainConfig, base: Path | None) -> dict[str, Any] | None:
+    """What the training that `config.resume_at` goes on with was resolved to, see `_write_recipe`."""
+    if config.resume_at is None or base is None or not (base / RECIPE).is_file():
+        return None
+    recipe: dict[str, Any] = json.loads((base / RECIPE).read_text(encoding="utf-8"))
+    return recipe
 
 
 def _write_recipe(job: Job, start: Start) -> None:
