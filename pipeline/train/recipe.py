@@ -127,7 +127,8 @@ def make_recipe(
         fresh = taken_up["ema_rampup"] is not None
         blur = float(taken_up["blur_sigma"])
     kimg = _or(config.kimg, advice.kimg)
-    total = math.ceil(kimg * 1000 / batch) * batch
+    # 16.1 * 1000 is a little more than 16,100.
+    total = math.ceil(max(round(kimg * 1000), 1) / batch) * batch
     ema_kimg = min(batch * 10 / 32, kimg * advice.ema_share)
     freeze_mapping = config.freeze_mapping
     return Recipe(

@@ -303,7 +303,7 @@ def _was_finished(out: Path) -> bool:
 
 
 def _taken_up(config: TrainConfig, base: Path | None) -> dict[str, Any] | None:
-    """What the training that `config.resume_at` goes on with was resolved to, see `_write_recipe`."""
+    """What `_write_recipe` wrote of the training that `config.resume_at` goes on with."""
     if config.resume_at is None or base is None or not (base / RECIPE).is_file():
         return None
     recipe: dict[str, Any] = json.loads((base / RECIPE).read_text(encoding="utf-8"))
