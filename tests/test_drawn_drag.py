@@ -11,11 +11,13 @@ from drag_models import AffinePicture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data import face_measures
 from pipeline.data import landmarks as lm
 from pipeline.data.face_reader import FaceReader
 from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.drawn_drag import draw_drag
+from pipeline.edit.emotions.face_pixels import painted_over
 from pipeline.edit.full_picture import LEAST_MOTION, MOST_NEW, Dragged, full_picture, views_between
 from pipeline.edit.likely_landmarks import followed
 from pipeline.edit.own_face import kept_part
@@ -79,6 +81,19 @@ def test_what_belongs_together_moves_together() -> None:
     lower, upper = (lip[lm.INDEX[f"mouth_{one}"]][1] for one in ("lower", "upper"))
     assert lower > 0.04 * WIDTH
     assert upper < 0.5 * lower
+    # Its corners pulled up and apart do not, nor when they are taken hold of nearer its middle.
+    left, right = (CALM.landmarks[lm.INDEX[f"mouth_{side}"]] for side in ("left", "right"))
+    for share in (0.0, 0.2):
+        inner = share * (right - left)
+        pulled = [
+            Move(tuple(left + inner), tuple(left + inner + np.array([-0.02, -0.03]) * WIDTH)),
+            Move(tuple(right - inner), tuple(right - inner + np.array([0.02, -0.03]) * WIDTH)),
+        ]
+        smile = followed(CALM.landmarks, pulled) - CALM.landmarks
+        way = np.subtract(pulled[0].target, pulled[0].start)
+        assert smile[lm.INDEX["mouth_left"]] == pytest.approx(way, rel=0.2)
+        opened = smile[lm.INDEX["mouth_lower"]] - smile[lm.INDEX["mouth_upper"]]
+        assert np.abs(opened).max() < 1e-6
     hair = Move((0.5 * SIDE, 2.0), (0.5 * SIDE + 9, 8.0))
     assert np.array_equal(followed(CALM.landmarks, [hair]), CALM.landmarks)
 
@@ -98,7 +113,38 @@ def test_the_drawing_follows_its_points_with_its_own_lines() -> None:
             off = np.linalg.norm(CALM.landmarks - move.start, axis=1)
             index = int(np.flatnonzero(off < off.min() + 0.02 * WIDTH)[-1])
             begun = np.linalg.norm(np.subtract(move.target, move.start))
-            assert np.linalg.norm(found[index] - move.target) < 0.55 * begun, lm.NAMES[index]
+            assert np.linalg.norm(found[index] - move.target) < 0.6 * begun, lm.NAMES[index]
+
+
+def test_an_eye_that_is_pulled_shut_leaves_the_brow_where_it_is() -> None:
+    reader, keep = FaceReader.shipped(), kept_part(None, CALM.image.shape)
+    reading = replace(reader.read(CALM.image), landmarks=CALM.landmarks)
+    upper, lower = CALM.landmarks[[lm.INDEX[f"left_eye_{i}_middle"] for i in ("upper", "lower")]]
+    start = upper + np.array([0.03, -0.03]) * WIDTH  # on the lash, as one takes hold of it
+    lid = Move(tuple(start), tuple(start + 0.95 * (lower - upper)))
+    drawn = draw_drag(CALM.image, reading, [lid], keep)
+    found = reader.read(drawn).landmarks
+    assert face_measures.eye_aspect(found, "left") < 0.45 * face_measures.eye_aspect(
+        CALM.landmarks, "left"
+    )
+    moved = (found - reader.read(CALM.image).landmarks)[lm.LEFT_BROW]
+    assert np.abs(moved).max() < 0.09 * WIDTH
+
+
+def test_a_part_that_is_read_too_small_leaves_no_lines_behind() -> None:
+    """An open mouth whose upper lip, and an eye whose lash, lie further out than was read."""
+    scene = painting("surprised")
+    points, dark = scene.landmarks.copy(), scene.image.sum(axis=2) < 330
+    parts = ("mouth", "mouth_left", 0.7), ("left_eye", "left_eye_upper_middle", 0.3)
+    for part, name, inwards in parts:
+        row = lm.INDEX[name]
+        points[row] += inwards * (points[lm.PARTS[part]].mean(axis=0) - points[row])
+        clean = painted_over(scene.image, points, part, WIDTH)
+        x, y = (int(v) for v in scene.landmarks[row])
+        reach = round(0.05 * WIDTH)
+        window = np.s_[y - reach : y + reach, x - reach : x + reach]
+        assert dark[window].sum() > 20
+        assert (clean[window].sum(axis=2) < 330).sum() < 0.25 * dark[window].sum(), part
 
 
 def test_hair_moves_alone_and_what_a_mask_keeps_stays() -> None:

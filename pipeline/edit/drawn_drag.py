@@ -19,7 +19,7 @@ from pipeline.data.face_reader import Reading
 from pipeline.edit.carry import LEAST_AREA
 from pipeline.edit.emotions.carry import Sides, landmark_flow
 from pipeline.edit.emotions.drawn import draw_emotion
-from pipeline.edit.likely_landmarks import followed
+from pipeline.edit.likely_landmarks import followed, held
 from pipeline.edit.recipe import Move
 
 # Parts seen less than this are covered by hair, and not drawn anew.
@@ -49,23 +49,30 @@ def draw_drag(
     before = reading.landmarks
     target = followed(before, moves)
     hidden = [part for part, seen in reading.part_visibility.items() if seen < HIDDEN]
-    drawn = draw_emotion(face, before, target, keep, {}, {}, None, hidden).face
-    return _bumps(drawn, _left(face, reading, target, moves, keep), lm.face_width(before), keep)
+    drawn = draw_emotion(face, before, target, keep, {}, {}, None, hidden)
+    sides = Sides(face, face, before, target)
+    left = _left(sides, moves, keep, drawn.parts)
+    return _bumps(drawn.face, left, lm.face_width(before), keep)
 
 
 def _left(
-    face: np.ndarray,
-    reading: Reading,
-    target: np.ndarray,
-    moves: Sequence[Move],
-    keep: np.ndarray,
+    sides: Sides, moves: Sequence[Move], keep: np.ndarray, drawn: Sequence[str]
 ) -> list[Move]:
-    """What the landmarks' motion leaves of each handle's way."""
-    flow = landmark_flow(Sides(face, face, reading.landmarks, target), (), keep)
-    size = np.array(face.shape[1::-1], np.float32)
+    """What the landmarks leave of each handle's way; `drawn`: the parts that were drawn anew."""
+    flow = landmark_flow(sides, tuple(drawn), keep)
+    size = np.array(sides.before.shape[1::-1], np.float32)
+    shares = held(sides.points_before, moves)
+    new = np.zeros(lm.NUM_LANDMARKS)
+    for part in drawn:
+        new[lm.PARTS[part]] = 1
     left = []
-    for move in moves:
+    for move, share in zip(moves, shares, strict=True):
         at = np.array(move.start, np.float64)
+        if share @ new > 0.5:
+            # What was drawn anew lies where its landmarks do; the motion knows nothing of it.
+            x, y = at + share @ (sides.points_after - sides.points_before)
+            left.append(Move((float(x), float(y)), move.target, move.radius))
+            continue
         # The flow says where each place came from: where the handle's place goes is its inverse.
         for _ in range(8):
             at = np.array(move.start) - _sampled(flow, at / size) * size

@@ -32,10 +32,14 @@ BOUND = 0.13
 _SHARED = 0.012
 # ... and this exactly, more loosely the further off.
 _NOISE = 0.004
-# Middles of an upper and a lower lid, or lip.
+# Middles of an upper and a lower lid, or lip; and the corners on both sides.
 _PAIRS = tuple(
     (lm.INDEX[f"{part}_upper{end}"], lm.INDEX[f"{part}_lower{end}"])
     for part, end in (("left_eye", "_middle"), ("right_eye", "_middle"), ("mouth", ""))
+)
+_CORNERS = tuple(
+    (lm.INDEX[f"{part}_left"], lm.INDEX[f"{part}_right"])
+    for part in ("left_eye_upper", "right_eye_upper", "mouth")
 )
 # What no mood explains: neighbours, within so much, moving this far by themselves.
 _OWN_REACH, _OWN = 0.14, 0.04
@@ -53,21 +57,13 @@ def followed(landmarks: Points, moves: Sequence[Move]) -> Points:
     """
     frame = FaceFrame.of(landmarks)
     places = frame.into(landmarks)
-    starts = frame.into(np.array([move.start for move in moves]).reshape(-1, 2))
-    ways = frame.into_vectors(
-        np.array([np.subtract(move.target, move.start) for move in moves]).reshape(-1, 2)
-    )
-    distances = np.linalg.norm(starts[:, None] - places[None], axis=2)
-    bound = distances.min(axis=1) < BOUND if len(moves) else np.zeros(0, bool)
+    shares = held(landmarks, moves)
+    bound = shares.any(axis=1)
     if not bound.any():
         return landmarks.copy()
-    distances, ways = distances[bound], ways[bound]
-    nearest = distances.min(axis=1, keepdims=True)
-    shares = np.exp(-0.5 * (distances / np.maximum(nearest, _SHARED)) ** 2)
-    shares /= shares.sum(axis=1, keepdims=True)
-    for upper, lower in _PAIRS:
-        if np.linalg.norm(places[upper] - places[lower]) < 2 * _SHARED:
-            _opened(shares, ways, upper, lower)
+    shares, ways = shares[bound], frame.into_vectors(_ways(moves))[bound]
+    starts = frame.into(_starts(moves))[bound]
+    nearest = np.linalg.norm(starts[:, None] - places[None], axis=2).min(axis=1)
     watched = np.kron(shares, np.eye(2))  # 2n × 56: the points' ways of the landmarks'
     squared = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     poses, moods = _covariances()
@@ -76,11 +72,49 @@ def followed(landmarks: Points, moves: Sequence[Move]) -> Points:
     )
     # What each landmark does by itself is alike for near ones.
     spread += np.kron(_OWN**2 * np.exp(-0.5 * squared / _OWN_REACH**2), np.eye(2))
-    noise = np.repeat((_NOISE + 0.05 * nearest[:, 0]) ** 2, 2)
+    noise = np.repeat((_NOISE + 0.05 * nearest) ** 2, 2)
     gain = spread @ watched.T
     total = gain @ np.linalg.solve(watched @ gain + np.diag(noise), ways.reshape(-1))
     moved: Points = landmarks + frame.out_of_vectors(total.reshape(-1, 2))
+    for upper, lower in _PAIRS:
+        if _is_shut(places, upper, lower) and not shares[:, (upper, lower)].any():
+            # What nobody takes hold of stays shut, as wide as a smile may become.
+            half = (landmarks[lower] - landmarks[upper]) / 2
+            middle = (moved[upper] + moved[lower]) / 2
+            moved[upper], moved[lower] = middle - half, middle + half
     return _uncrossed(moved, landmarks, frame)
+
+
+def held(landmarks: Points, moves: Sequence[Move]) -> np.ndarray:
+    """n × 28: which landmarks (28×2 px) each move takes hold of, in shares that add up to 1; a row
+    of zeros where none is near."""
+    frame = FaceFrame.of(landmarks)
+    places, starts = frame.into(landmarks), frame.into(_starts(moves))
+    distances = np.linalg.norm(starts[:, None] - places[None], axis=2)
+    nearest = distances.min(axis=1, keepdims=True)
+    shares = np.exp(-0.5 * (distances / np.maximum(nearest, _SHARED)) ** 2)
+    shares /= shares.sum(axis=1, keepdims=True)
+    ways = frame.into_vectors(_ways(moves))
+    for pair, corners in zip(_PAIRS, _CORNERS, strict=True):
+        if _is_shut(places, *pair):
+            _at_corners(shares, starts, places, pair, corners)
+            _opened(shares, ways, *pair)
+    bound: np.ndarray = shares * (nearest < BOUND)
+    return bound
+
+
+def _starts(moves: Sequence[Move]) -> np.ndarray:
+    return np.array([move.start for move in moves], np.float64).reshape(-1, 2)
+
+
+def _ways(moves: Sequence[Move]) -> np.ndarray:
+    ways = [np.subtract(move.target, move.start) for move in moves]
+    return np.array(ways, np.float64).reshape(-1, 2)
+
+
+def _is_shut(places: Points, upper: int, lower: int) -> bool:
+    """places: in face widths."""
+    return bool(np.linalg.norm(places[upper] - places[lower]) < 2 * _SHARED)
 
 
 @lru_cache(maxsize=1)
@@ -105,6 +139,23 @@ def _face(who: Identity, rng: np.random.Generator, turned: bool) -> Points:
     pose = random_pose(rng) if turned else Pose()
     # A face is two units wide.
     return build_features(who, mood).landmarks(Frame(pose, Placement(0.5, (0.0, 0.0))))
+
+
+def _at_corners(
+    shares: np.ndarray,
+    starts: np.ndarray,
+    places: Points,
+    pair: tuple[int, int],
+    corners: tuple[int, int],
+) -> None:
+    """On a shut mouth or eye, a point more than half way to a corner takes hold of that alone, so
+    that a pull at it opens nothing, however small the mouth is."""
+    left, right = places[list(corners)]
+    middle, half = (left + right) / 2, (right - left) / 2
+    along = (starts - middle) @ half / max(float(half @ half), 1e-12)
+    held = np.isin(shares.argmax(axis=1), (*pair, *corners)) & (np.abs(along) > 0.5)
+    shares[held] = 0.0
+    shares[held, np.where(along[held] < 0, *corners)] = 1.0
 
 
 def _opened(shares: np.ndarray, ways: np.ndarray, upper: int, lower: int) -> None:

@@ -15,6 +15,8 @@ from pipeline.data.landmarks import Points
 _LASHES, _LIPS = 0.075, 0.035
 # How far around a part its place is looked at: four deviations of the spread skin.
 _AROUND = 0.26
+# How far beyond an eye's landmarks the broadest lashes reach.
+_BROADEST = 0.14
 # Side of the largest thing that is taken for a scrap of an eye, of the face's width.
 _SCRAP = 0.06
 
@@ -90,7 +92,10 @@ def _skin_spread(
     near = np.abs(face.astype(np.float32) - skin).max(axis=2) < 34
     if part != "mouth":
         hole[_hair(face, points, part, hole, near, width)] = 0
+        hole[_thick_lash(face, points, part, hole, near, width)] = 255
         hole[_scraps(points, hole, near, width)] = 255
+    else:
+        hole[_cut_off(hole, near, width)] = 255
     trust = (near & (hole == 0)).astype(np.float32)
     blurred = face.astype(np.float32) * trust[..., None]
     sigma = 0.06 * width
@@ -153,6 +158,47 @@ def _hair(
     # A lock's border is a line, not the steps of pixels.
     smooth: np.ndarray = cv2.GaussianBlur(found.astype(np.float32), (0, 0), 0.008 * width) > 0.5
     return smooth & ~near_eye
+
+
+def _thick_lash(
+    face: np.ndarray,
+    points: Points,
+    part: str,
+    hole: np.ndarray,
+    skin: np.ndarray,
+    width: float,
+) -> np.ndarray:
+    """H × W bool: what reaches beyond an eye's hole of a lash that is broader than lashes mostly
+    are. It hangs together with the eye, is as dark as its lines, and broader than a lock's line."""
+    ink = sum(darkest(face, points, part, width)) / 3
+    dark = (face.mean(axis=2) < ink + 30) & ~skin
+    dark &= hull(points, part, _BROADEST * width, face.shape) > 0
+    for brow in ("left_brow", "right_brow"):
+        dark &= hull(points, brow, 0.02 * width, face.shape) == 0
+    side = 2 * max(1, round(0.011 * width)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    bands = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    _, parts = cv2.connectedComponents(bands)
+    of_eye = np.unique(parts[(hole > 0) & (parts > 0)])
+    lash = np.isin(parts, of_eye[of_eye > 0]).astype(np.uint8)
+    # With its soft border.
+    grown: np.ndarray = cv2.dilate(lash, kernel) > 0
+    return grown & ~skin & (hole == 0)
+
+
+def _cut_off(hole: np.ndarray, skin: np.ndarray, width: float) -> np.ndarray:
+    """H × W bool: what would be left of a mouth's lines beside its hole: small things that are no
+    skin, and go on inside. A mole or a nose beside it does not."""
+    rest = (~skin & (hole == 0)).astype(np.uint8)
+    _, parts, found, _ = cv2.connectedComponentsWithStats(rest)
+    goes_on = cv2.dilate(np.where(skin, 0, hole), np.ones((3, 3), np.uint8)) > 0
+    touching = np.bincount(parts[goes_on], minlength=len(found)) > 0
+    left = touching & (found[:, cv2.CC_STAT_AREA] < (_SCRAP * width) ** 2)
+    left[0] = False
+    size = 2 * max(1, round(0.006 * width)) + 1
+    grown = cv2.dilate(left[parts].astype(np.uint8), np.ones((size, size), np.uint8))
+    found_left: np.ndarray = (grown > 0) & ((rest == 0) | left[parts])
+    return found_left
 
 
 def _scraps(points: Points, hole: np.ndarray, skin: np.ndarray, width: float) -> np.ndarray:
