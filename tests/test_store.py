@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.artifacts.draft import Draft, drafts_folder
-from pipeline.artifacts.manifest import Plan
+from pipeline.artifacts.manifest import MANIFEST_NAME, Plan
 from pipeline.artifacts.store import Artifact, Store
 from pipeline.errors import ArtifactError
 
@@ -51,6 +52,7 @@ def write(draft: Draft, files: dict[str, bytes] = FILES) -> None:
 
 def make(store: Store, plan: Plan, files: dict[str, bytes] = FILES) -> Artifact:
     draft = store.draft(plan, quiet)
+    store.hold_parents(plan)
     write(draft, files)
     return Artifact(draft.commit({"loss": 0.25}))
 
@@ -383,8 +385,26 @@ def test_parents_outside_the_store_are_found_where_they_lie(store: Store, tmp_pa
     child = make(store, child_of(store, {"model": store.find(str(elsewhere.folder))}))
     assert store.verify(child) == []
     assert store.lineage(child).parents["model"].label == "model/ganyu:v1"
+    # Shared, it tells nobody's folders; where the parent is not known its digest says what it was.
+    assert str(tmp_path) not in (child.folder / MANIFEST_NAME).read_text()
+    theirs = Store(tmp_path / "theirs")
+    copy = theirs.root / "edit" / "child" / "v1"
+    shutil.copytree(child.folder, copy)
+    assert theirs.verify(Artifact(copy)) == []
+    assert "this digest is all" in theirs.lineage(Artifact(copy)).parents["model"].note
     shutil.rmtree(elsewhere.folder)
     assert "is missing" in store.verify(child)[0]
+
+
+def test_a_manifest_that_still_names_its_parents_folder_is_read(
+    store: Store, tmp_path: Path
+) -> None:
+    elsewhere = make(Store(tmp_path / "other"), plan_of())
+    plan = child_of(store, {"model": elsewhere})
+    parent = replace(plan.parents["model"], location=str(elsewhere.folder), folder=None)
+    child = make(store, replace(plan, parents={"model": parent}))
+    assert store.verify(child) == []
+    assert str(elsewhere.folder) in (child.folder / MANIFEST_NAME).read_text()
 
 
 def test_a_shipped_artifact_needs_no_parents(store: Store, tmp_path: Path) -> None:
@@ -546,10 +566,11 @@ def test_a_forked_worker_does_not_hold_its_dead_parents_draft(store: Store) -> N
         store.draft(plan_of(), quiet)
         worker = os.fork()
         if worker == 0:
+            # By itself: only now has it let go of what it was forked with.
+            os.write(writer, str(os.getpid()).encode())
             time.sleep(60)
             os._exit(0)
-        os.write(writer, str(worker).encode())
-        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)  # until it is killed
 
     holder = os.fork()
     if holder == 0:

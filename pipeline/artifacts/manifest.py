@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,29 @@ class FileEntry:
     size: int
 
 
+# Of a parent that does not lie in its child's store.
+OUTSIDE = "outside"
+
+
 @dataclass(frozen=True)
 class Parent:
-    """The artifact an input came from. `location` is its folder if it lies outside the store."""
+    """The artifact an input came from.
+
+    `location`: None if it lies in the store, else `OUTSIDE`; manifests of before 29 November 2026
+    name its folder. `folder`: where an outside one lies on this machine, while that is known; it
+    is not recorded, for a manifest travels.
+    """
 
     kind: str
     name: str
     version: int
     digest: str
     location: str | None = None
+    folder: Path | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values: what is recorded."""
+        return {key: value for key, value in asdict(self).items() if key != "folder"}
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}:v{self.version}"
@@ -100,7 +114,7 @@ class Plan:
             "stage_version": self.stage_version,
             "config": self.config,
             "ignored": list(self.ignored),
-            "parents": {key: asdict(parent) for key, parent in self.parents.items()},
+            "parents": {key: parent.to_json() for key, parent in self.parents.items()},
             "sources": {
                 key: {
                     "path": source.path,

@@ -3,6 +3,7 @@
     <root>/<kind>/<name>/v<N>/      payload and manifest.json, immutable
     <root>/.drafts/                 runs that are not finished, see `draft`
     <root>/.trash/                  what prune is removing
+    <root>/.places/<digest>         where on this machine a parent from outside lies
 
 Knows nothing about stages.
 """
@@ -28,6 +29,7 @@ from pipeline.artifacts.draft import (
 from pipeline.artifacts.locks import locked_if_free
 from pipeline.artifacts.manifest import (
     MANIFEST_NAME,
+    OUTSIDE,
     FileEntry,
     Manifest,
     Parent,
@@ -38,6 +40,7 @@ from pipeline.artifacts.manifest import (
 )
 from pipeline.artifacts.reference import KINDS, Reference, parse, version_of
 from pipeline.errors import ArtifactError, nearest
+from pipeline.files import put_text
 
 
 @dataclass(frozen=True)
@@ -149,24 +152,38 @@ class Store:
         plan = manifest.plan
         home = self.root / plan.kind / plan.name / f"v{manifest.version}"
         inside = home.resolve() == artifact.folder.resolve()
-        location = None if inside else str(artifact.folder.resolve())
-        return Parent(plan.kind, plan.name, manifest.version, manifest.digest, location)
+        place = (None, None) if inside else (OUTSIDE, artifact.folder.resolve())
+        return Parent(plan.kind, plan.name, manifest.version, manifest.digest, *place)
 
     def folder_of(self, parent: Parent) -> Path:
-        """Where `parent` lies or should lie."""
-        if parent.location is not None:
-            return Path(parent.location)
-        return self.root / parent.kind / parent.name / f"v{parent.version}"
+        """Where `parent` lies or should lie; of one from outside that this store has not seen, a
+        folder that is not there."""
+        if parent.location is None:
+            return self.root / parent.kind / parent.name / f"v{parent.version}"
+        if parent.folder is not None:
+            return parent.folder
+        place = self._place_file(parent)
+        with contextlib.suppress(OSError):
+            return Path(place.read_text(encoding="utf-8"))
+        return place if parent.location == OUTSIDE else Path(parent.location)
+
+    def _place_file(self, parent: Parent) -> Path:
+        return self.root / ".places" / parent.digest
 
     def hold_parents(self, plan: Plan) -> None:
         """Make sure the parents are still there once the plan's draft is open.
 
-        From then on prune sees the draft and keeps them; before, it may have removed one.
+        From then on prune sees the draft and keeps them; before, it may have removed one. Where
+        those from outside lie is noted down beside the artifacts, which do not say so.
         """
         with store_lock(self.root):
             for key, parent in plan.parents.items():
                 if not self.folder_of(parent).is_dir():
                     raise ArtifactError(f"{plan.stage}.{key}: {parent} was removed just now.")
+                if parent.folder is not None:
+                    place = self._place_file(parent)
+                    place.parent.mkdir(exist_ok=True)
+                    put_text(place, str(parent.folder))
 
     def verify(self, artifact: Artifact) -> list[str]:
         """Every problem of `artifact`, each one sentence; an empty list means not a byte changed.
@@ -204,6 +221,8 @@ class Store:
 
     def _stayed_behind(self, child: Artifact, parent: Parent) -> bool:
         """Whether `child` was copied here, or shipped, without this parent."""
+        if parent.location == OUTSIDE:
+            return not self._place_file(parent).exists()
         elsewhere = parent.location is None and not self._is_inside(child)
         return elsewhere and not self._place_of(child, parent).is_dir()
 
