@@ -90,7 +90,10 @@ def whole_inversion(folder: Path, setting: Setting) -> Metrics:
     A StyleGAN2 with random weights looks for a picture that it drew itself from another latent.
     Writes into `folder`, which must be empty. Raises Skipped without a distance's weights.
     """
-    if not any(weights.find(name) for name in ("lpips-vgg", "lpips-alex")):
+    on_gpu = setting.device.type == "cuda"
+    distances = ("lpips-vgg", "lpips-alex") if on_gpu else ("lpips-alex", "lpips-vgg")
+    there = [name for name in distances if weights.find(name)]
+    if not there:
         raise Skipped(
             "the weights of LPIPS are not on this machine (python -m scripts.fetch_weights)"
         )
@@ -101,7 +104,7 @@ def whole_inversion(folder: Path, setting: Setting) -> Metrics:
         drawn = generator.synthesis(random_ws(generator, setting), noise_mode="const")
     Image.fromarray(to_uint8(drawn)[0]).save(folder / "drawn.png")
     config = InvertConfig(
-        model="given", image="given", align="none", device=setting.device.type,
+        model="given", image="given", align="none", perceptual=there[0], device=setting.device.type,
         project=ProjectConfig(steps=5, w_samples=64) if setting.quick else ProjectConfig(),
         tune=TuneConfig(steps=5) if setting.quick else TuneConfig(),
     )  # fmt: skip
