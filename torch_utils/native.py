@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -364,17 +366,25 @@ class _Ninja:
         return "\n".join(self.lines)
 
 
-def _torch_includes() -> str:
-    from torch.utils.cpp_extension import include_paths
+def _cpp_extension() -> ModuleType:
+    """torch's module of its headers and libraries.
 
+    As it is loaded it warns of a CUDA toolkit where no GPU is, which is nobody's fault.
+    """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils import cpp_extension
+
+    return cpp_extension
+
+
+def _torch_includes() -> str:
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"
-    return " ".join([*(f"-isystem '{path}'" for path in include_paths()), abi])
+    return " ".join([*(f"-isystem '{path}'" for path in _cpp_extension().include_paths()), abi])
 
 
 def _torch_libraries() -> str:
-    from torch.utils.cpp_extension import library_paths
-
-    return " ".join(f"'-L{path}' '-Wl,-rpath,{path}'" for path in library_paths())
+    paths = _cpp_extension().library_paths()
+    return " ".join(f"'-L{path}' '-Wl,-rpath,{path}'" for path in paths)
 
 
 def _stamped(value: str) -> str:
