@@ -41,8 +41,8 @@ BASE_FIRST := $(if $(BASE_FILE),import$(comma))
 BASE_ARGS  := $(if $(BASE_FILE),"import.pkl=$(BASE)" "import.name=$(or $(NAME),$(CHARACTER)-base)") \
   $(if $(BASE),"preprocess.like=$(BASE_MODEL)" $(foreach stage,train finetune pretrain,"$(stage).resume_from=$(BASE_MODEL)"))
 
-# What is made of MODEL=model/x, or model/x:v3, is called x.
-MODEL_NAME := $(if $(filter model/%,$(MODEL)),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
+# What is made of MODEL=x, model/x or model/x:v3 is called x; of a folder, as the character is.
+MODEL_NAME := $(if $(or $(filter model/%,$(MODEL)),$(if $(findstring /,$(MODEL)),,$(MODEL))),$(firstword $(subst :, ,$(patsubst model/%,%,$(MODEL)))),$(CHARACTER))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup kernels gpucheck demo studio test lint preprocess pretrain train finetune reader read emotion-presets import export encoder invert directions edit emotions animate batch evaluate compare samples report doctor bench bench-invert bench-drag bench-emotions compare-emotions clean
@@ -145,7 +145,7 @@ edit: setup ## change a drawing: IMAGE=drawing.png EMOTION=smile, or POINTS="x,y
 
 emotions: setup ## one drawing in, a sheet of every expression out: IMAGE=drawing.png [MODEL=x]; without IMAGE of the last inverted one
 	$(RUN) "stage=[$(if $(IMAGE),invert$(comma))emotions]" $(COMMON) $(if $(STRENGTH),"emotions.strength=$(STRENGTH)") \
-	  $(if $(IMAGE),"invert.image=$(IMAGE)" \
+	  $(if $(IMAGE),"invert.image=$(IMAGE)" $(if $(filter file,$(origin CHARACTER)),"emotions.title=$(basename $(notdir $(IMAGE)))") \
 	  $(if $(EDIT_MODEL),"invert.model=$(EDIT_MODEL)" "emotions.model=$(EDIT_MODEL)")) $(ARGS)
 
 animate: setup ## a drawing blinks, talks, nods or turns: IMAGE=drawing.png ANIMATION=blink (or a file.yaml) [MODEL=x]

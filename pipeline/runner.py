@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts.draft import Draft, disk_errors
-from pipeline.artifacts.manifest import Parent, Plan, Source, read_source
+from pipeline.artifacts.manifest import MANIFEST_NAME, Parent, Plan, Source, read_source
 from pipeline.artifacts.reference import check_name, parse
 from pipeline.artifacts.store import Artifact, Store, changed_files, quick_check
 from pipeline.console import duration, say, sigterm_interrupts
 from pipeline.errors import AnimedragError, ArtifactError, ConfigError, Interrupted
 from pipeline.launch import Crew, Order
 from pipeline.stages import STAGES, Stage, load, producer
+
+# What ships with the code, each in a folder of its name.
+SHIPPED = Path(__file__).resolve().parent.parent / "assets"
 
 
 class StageFailed(AnimedragError):
@@ -226,6 +229,8 @@ def _plan(
     inputs: dict[str, Path] = {}
     for key, kind in stage.inputs.items():
         reference = value_at(config, key)
+        if reference is not None:
+            reference = _in_full(str(reference), kind, store)
         if reference is not None and key in stage.may_be_absent:
             reference = _if_there(stage, kind, str(reference), config.name, store)
         if reference is None and key in stage.inherited:
@@ -256,6 +261,16 @@ def _plan(
         sources=sources,
     )
     return inputs, plan
+
+
+def _in_full(reference: str, kind: str, store: Store) -> str:
+    """KIND/NAME for a bare NAME (or NAME:v2), as the kind is clear; of what ships, its folder."""
+    name = reference.partition(":")[0]
+    if "/" in reference or (name not in store.names(kind) and Path(reference).exists()):
+        return reference
+    if name not in store.names(kind) and (SHIPPED / reference / MANIFEST_NAME).is_file():
+        return str(SHIPPED / reference)
+    return f"{kind}/{reference}"
 
 
 def _if_there(stage: Stage, kind: str, reference: str, name: str, store: Store) -> str | None:
@@ -318,7 +333,7 @@ def _find_input(
         found = artifact.manifest.plan.kind
         damage = quick_check(artifact)
     except ArtifactError as error:
-        advice = _advice(reference, kind, store, stages)
+        advice = _advice(setting, reference, kind, store, stages)
         raise ArtifactError(f"{setting}={reference}: {str(error).rstrip('.')}{advice}.") from error
     if found != kind:
         raise ConfigError(
@@ -333,7 +348,9 @@ def _find_input(
     return artifact
 
 
-def _advice(reference: str, kind: str, store: Store, stages: tuple[Stage, ...]) -> str:
+def _advice(
+    setting: str, reference: str, kind: str, store: Store, stages: tuple[Stage, ...]
+) -> str:
     """What to run so that the missing artifact exists, "" if no stage makes its kind."""
     maker = producer(kind, stages)
     try:
@@ -342,7 +359,9 @@ def _advice(reference: str, kind: str, store: Store, stages: tuple[Stage, ...]) 
         return ""
     if maker is None or name in store.names(kind):
         return ""
-    return f"; run `make {maker.name} CHARACTER={name}` first"
+    ships = SHIPPED / "starter"
+    other = f", or take the one that ships: {setting}=starter" if kind == "model" else ""
+    return f"; run `make {maker.name} CHARACTER={name}` first{other if ships.is_dir() else ''}"
 
 
 def value_at(config: Any, key: str) -> Any:

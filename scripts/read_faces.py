@@ -136,7 +136,9 @@ def _cell(image: np.ndarray, reading: Reading) -> np.ndarray:
 
 
 def _tell(lines: list[dict[str, Any]], pictures: int, out: Path) -> None:
-    say(f"{len(lines)} faces in {pictures} pictures are read; look at {out}.")
+    faces = "no face" if not lines else "1 face" if len(lines) == 1 else f"{len(lines)} faces"
+    where = "1 picture" if pictures == 1 else f"{pictures} pictures"
+    say(f"Read {faces} in {where}; look at {out}.")
     shares = [line["agreement"] for line in lines if line.get("agreement") is not None]
     if shares:
         right = sum(share >= RIGHT for share in shares)

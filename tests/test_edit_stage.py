@@ -24,6 +24,8 @@ from PIL import Image
 from pipeline.data.align import CropTransform, crop
 from pipeline.edit import drag, recipe, state_file
 from pipeline.edit.config import DragConfig, EditConfig
+from pipeline.edit.emotion_config import EmotionConfig
+from pipeline.edit.foresight import foresee_edit
 from pipeline.edit.recipe import Move, Recipe
 from pipeline.edit.stage import check, run
 from pipeline.errors import AnimedragError, ArtifactError, ConfigError, DataError, Interrupted
@@ -454,3 +456,18 @@ def test_a_stopped_drag_goes_on_to_the_same_result(
     ]
     assert frames[0] == frames[1]
     assert (out / "frames.gif").read_bytes() == (straight / "frames.gif").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"points": None, "emotion": EmotionConfig(name="smille")}, "nearest valid value is smile"),
+        ({"points": None, "emotion": EmotionConfig(sliders="gaze=1")}, "gaze"),
+        ({"recipe": __file__}, "no valid JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_before_the_inversion(
+    wish: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(AnimedragError, match=says):
+        foresee_edit(config(**wish), {"invert": None})

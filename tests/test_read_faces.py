@@ -41,7 +41,7 @@ def test_pictures_are_read(root: Path, tmp_path: Path) -> None:
         Image.fromarray(painting.image).save(folder / f"face{index}.png")
     done = read_faces(root, str(folder), "--out", str(out), "--size", "256")
     assert done.returncode == 0, done.stderr
-    assert "3 faces in 3 pictures are read" in done.stdout
+    assert "Read 3 faces in 3 pictures;" in done.stdout
     lines = [json.loads(line) for line in (out / "readings.jsonl").read_text().splitlines()]
     for line, painting in zip(lines, paintings, strict=True):
         off = np.linalg.norm(np.array(line["landmarks"]) - painting.landmarks, axis=1)

@@ -304,5 +304,5 @@ def data_uri(src: str) -> tuple[int, int, int]:
 
 
 def test_without_any_artifact_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at least one"):
+    with pytest.raises(ConfigError, match="at least one that is there"):
         run(ReportConfig(), {}, tmp_path)

@@ -168,6 +168,20 @@ def test_a_missing_source_names_its_setting(store: Store) -> None:
         collect(store, path="nowhere")
 
 
+def test_a_bare_name_will_do_where_the_kind_is_clear(store: Store) -> None:
+    first = collect(store)
+    refine(store, dataset="toy:v1")
+    assert refine(store, dataset="dataset/toy").how == "reused"
+    assert refine(store, dataset=str(first.artifact.folder)).how == "reused"
+    with pytest.raises(ArtifactError, match=r"no dataset/tory; the nearest is dataset/toy"):
+        refine(store, dataset="tory")
+    # What ships is called by its folder's name; this one is no dataset.
+    with pytest.raises(ConfigError, match=r"assets/starter is of kind model, but refine needs"):
+        refine(store, dataset="starter")
+    with pytest.raises(ArtifactError, match=r"run `make refine CHARACTER=none` first, or take"):
+        refine(store, start="none")
+
+
 def test_what_a_later_stage_would_refuse_is_refused_first(store: Store) -> None:
     def refuse(config: CollectConfig, before: Mapping[str, object]) -> None:
         raise DataError(f"{config.path} after {', '.join(before)}")

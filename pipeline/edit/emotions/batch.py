@@ -104,7 +104,7 @@ def run(config: BatchConfig, inputs: Mapping[str, Path], out: Path) -> dict[str,
     with catch_stop() as stop, progress("batch", len(items), "faces") as bar:
         for name, perform in items:
             rows.append(_one(config, inputs, name, perform, out))
-            bar.advance(1, left=name)
+            bar.advance(1, last=name)
             if stop():
                 raise Interrupted(f"Stopped after {name}; run the same command again to continue.")
     rows += _left_out(inputs)

@@ -66,7 +66,7 @@ def run(
     with catch_stop() as stop, progress("emotions", len(config.emotions), "emotions") as bar:
         for name in config.emotions:
             entries.append(_one(performer, config, name, out))
-            bar.advance(1, left=name)
+            bar.advance(1, last=name)
             if stop():
                 raise Interrupted(f"Stopped after {name}; run the same command again to continue.")
     if performer.source is None:
