@@ -216,6 +216,17 @@ def test_energy_distance_tells_distributions_apart():
     assert float(energy_distance(a, heaps)) > 0.2
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_latents_that_are_all_alike_are_learnt_too(count):
+    mapping = MappingNetwork(z_dim=4, c_dim=0, w_dim=4, num_ws=2, num_layers=2)
+    alike = torch.tensor([[1.0, -1.0, 0.5, 0.0]]).repeat(count, 1)
+    distances = list(
+        fit(mapping, alike, steps=60, batch=16, rate=1.0, noise=0.0, seed=0, stop=lambda: False)
+    )
+    assert distances[-1] < 0.8 * distances[0]
+    assert all(bool(torch.isfinite(p).all()) for p in mapping.parameters())
+
+
 def test_the_mapping_network_finds_heaps_of_latents():
     torch.manual_seed(0)
     centres = torch.tensor([[3.0, 0, 0, 0], [-3.0, 0, 0, 0], [0, 3.0, 0, 0]])

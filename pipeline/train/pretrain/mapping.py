@@ -40,12 +40,14 @@ def fit(
 ) -> Iterator[float]:
     """Train `mapping` until its latents are distributed as `latents` (N x w_dim) with `noise`.
 
-    Gives each step's energy distance, in units of what `latents` have among themselves; ends early
-    where `stop` says so.
+    Gives each step's energy distance, in units of what `latents` have among themselves (of w where
+    they are all alike); ends early where `stop` says so.
     """
     mapping.train().requires_grad_(True)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=rate, betas=(0.9, 0.99))
-    spread = float(torch.pdist(latents[:1000]).mean())
+    # Of one picture, or of many that are alike, there is no distance to measure by.
+    apart = torch.pdist(latents[:1000])
+    spread = float(apart.mean()) if apart.any() else 1.0
     for step in range(steps):
         if stop():
             return
