@@ -337,6 +337,8 @@ def test_a_drawing_from_upload_to_taking_it_home(desk: Desk, tmp_path: Path) -> 
     page.click("#run")
     # Where a drag has ended, what it did to the drawing is shown.
     desk.until("document.querySelector('#view-picture').getAttribute('aria-pressed') == 'true'")
+    # While it is drawn the page says so, then what leads back.
+    desk.until("document.querySelector('#hint').textContent.includes('shows the points again')")
     page.click("#compare-on")
     page.locator("#compare-at").fill("300")
     page.click("#save")

@@ -41,6 +41,9 @@ _CORNERS = tuple(
     (lm.INDEX[f"{part}_left"], lm.INDEX[f"{part}_right"])
     for part in ("left_eye_upper", "right_eye_upper", "mouth")
 )
+_PART_OF = np.zeros(lm.NUM_LANDMARKS, int)
+for _number, _part in enumerate(lm.PARTS.values()):
+    _PART_OF[_part] = _number
 # What no mood explains: neighbours, within so much, moving this far by themselves.
 _OWN_REACH, _OWN = 0.14, 0.04
 # How far a mood's habits reach.
@@ -93,6 +96,8 @@ def held(landmarks: Points, moves: Sequence[Move]) -> np.ndarray:
     distances = np.linalg.norm(starts[:, None] - places[None], axis=2)
     nearest = distances.min(axis=1, keepdims=True)
     shares = np.exp(-0.5 * (distances / np.maximum(nearest, _SHARED)) ** 2)
+    # One part's alone: between a lid and its brow nobody means both.
+    shares *= _PART_OF[distances.argmin(axis=1)][:, None] == _PART_OF
     shares /= shares.sum(axis=1, keepdims=True)
     ways = frame.into_vectors(_ways(moves))
     for pair, corners in zip(_PAIRS, _CORNERS, strict=True):

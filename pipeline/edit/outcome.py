@@ -83,7 +83,7 @@ def _tell(ended: str, pasted_from: str | None, paste: str) -> None:
         return
     why = "the model changed the face rather than move it, so " if paste == "auto" else ""
     say(f"edit: {why}full.png is the drawing itself, its points moved all the way.")
-    say(f"edit: in the model's own face (result.png), which is no part of it, {ended}.")
+    say(f"edit: apart from that, the model's own face is in result.png: {ended}.")
 
 
 def _end_at_best(task: Task, state: DragState, trace: list[dict[str, Any]]) -> list[dict[str, Any]]:

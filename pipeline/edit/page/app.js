@@ -229,7 +229,7 @@ async function showFull(header, body) {
   view.whole = await createImageBitmap(new Blob([body], { type: "image/webp" }));
   picture ??= await bitmap(connection.path("picture"));
   view.before = picture;
-  view.draw();
+  view.draw(); showHint();
 }
 
 function showViews() {
@@ -278,7 +278,7 @@ function showTimeline() {
 }
 
 function showHint() {
-  const key = mode === "picture" ? "hint_whole" : mode !== "face" || view.compareAt !== null || view.tool !== "point" ? null
+  const key = mode === "picture" ? (view.whole ? "hint_whole" : "hint_making") : mode !== "face" || view.compareAt !== null || view.tool !== "point" ? null
     : view.cursor ? "hint_keys" : view.pending ? "hint_target" : state.handles?.length ? (state.frame === 0 && !state.running ? "hint_ready" : null) : "hint_first";
   $("hint").textContent = key ? t(key) : "";
 }

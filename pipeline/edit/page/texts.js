@@ -56,6 +56,7 @@ const TABLE = {
   hint_first: ["Click what should move", "点击要移动的地方", "動かしたい所をクリック"],
   hint_target: ["Now click where it should go", "再点击要去的地方", "次に、行き先をクリック"],
   hint_ready: ["Press Start", "按“开始”", "「開始」を押す"],
+  hint_making: ["Drawing the whole picture …", "正在画整幅图…", "絵の全体を描いています…"],
   hint_whole: ["“Face” shows the points again", "点“脸”可再看到各点", "「顔」で点がまた出ます"],
   hint_keys: ["Arrows move, Enter sets, Escape cancels", "方向键移动，Enter 确定，Esc 取消", "矢印で移動、Enterで決定、Escで取消"],
   compare: ["Compare", "对比", "比べる"],
