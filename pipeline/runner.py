@@ -24,6 +24,8 @@ from pipeline.errors import AnimedragError, ArtifactError, ConfigError, Interrup
 from pipeline.launch import Crew, Order
 from pipeline.stages import STAGES, Stage, load, producer
 
+# As a reference: whichever belongs to the input that the key inherits from.
+AUTO = "auto"
 # What ships with the code, each in a folder of its name.
 SHIPPED = Path(__file__).resolve().parent.parent / "assets"
 
@@ -229,11 +231,13 @@ def _plan(
     inputs: dict[str, Path] = {}
     for key, kind in stage.inputs.items():
         reference = value_at(config, key)
-        if reference is not None:
+        if reference == AUTO and key in stage.inherited:
+            reference = _belonging(stage, key, kind, config.name, artifacts, store)
+        elif reference is not None:
             reference = _in_full(str(reference), kind, store)
         if reference is not None and key in stage.may_be_absent:
             reference = _if_there(stage, kind, str(reference), config.name, store)
-        if reference is None and key in stage.inherited:
+        if reference is None and key in stage.inherited and key not in stage.may_be_absent:
             reference = _inherited(stage, key, artifacts, store)
         if reference is not None:
             artifact = _find_input(stage, key, kind, str(reference), store, stages)
@@ -283,6 +287,23 @@ def _if_there(stage: Stage, kind: str, reference: str, name: str, store: Store) 
     if reference != f"{kind}/{name}":
         say(f"{stage.name}: there is no {reference} yet, so it is left out.")
     return None
+
+
+def _belonging(
+    stage: Stage,
+    key: str,
+    kind: str,
+    name: str,
+    artifacts: Mapping[str, Artifact],
+    store: Store,
+) -> str | None:
+    """What belongs to the input that inherits it: the artifact that this one was made from (None
+    if it was made from none, or that is gone); without that input, what has the run's own name."""
+    child, parent_key = stage.inherited[key]
+    if child not in artifacts:
+        return f"{kind}/{name}"
+    parent = artifacts[child].manifest.plan.parents.get(parent_key)
+    return None if parent is None or not store.folder_of(parent).is_dir() else str(parent)
 
 
 def _inherited(

@@ -46,7 +46,8 @@ class Stage:
     parallel: bool = False
     # Config keys that hold references to artifacts -> the kind they must have.
     inputs: Mapping[str, str] = field(default_factory=dict)
-    # Those of them that, where null, are a parent of another input: key -> (input, its parent).
+    # Those of them that, where null (if they may be absent: where "auto"), are a parent of another
+    # input, named before them: key -> (input, its parent).
     inherited: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     # Those of them that are left out while no artifact of that name exists; with a word, where the
     # name is another than the run's own.
@@ -317,11 +318,12 @@ STAGES: tuple[Stage, ...] = (
         inputs={
             "dataset": "dataset",
             "model": "model",
-            "inversion": "inversion",
             "edit": "edit",
+            "inversion": "inversion",
             "evaluation": "evaluation",
             "drag_bench": "drag_bench",
         },
+        inherited={"inversion": ("edit", "inversion")},
         may_be_absent=("dataset", "model", "inversion", "edit", "evaluation", "drag_bench"),
     ),
 )

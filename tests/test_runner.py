@@ -505,3 +505,25 @@ def test_an_inherited_input_is_the_parent_of_another(store: Store) -> None:
     config = dataclasses.replace(config, name="other")
     with pytest.raises(ArtifactError, match=r"instead: refine\.dataset=dataset/"):
         run_stage(heir, config, store, toy_stages.STAGES)
+
+
+def test_auto_is_what_belongs_to_another_input(store: Store) -> None:
+    collect(store)
+    refine(store)
+    (store.root.parent / "raw" / "three.png").write_bytes(b"333")
+    collect(store)
+    report = dataclasses.replace(
+        REFINE,
+        inputs={"start": "model", "dataset": "dataset"},
+        inherited={"dataset": ("start", "dataset")},
+        may_be_absent=("start", "dataset"),
+    )
+
+    def parents(start: str | None) -> list[str]:
+        config = RefineConfig(name="toy", dataset="auto", start=start, shape=ShapeConfig())
+        outcome = run_stage(report, config, store, toy_stages.STAGES)
+        return sorted(map(str, outcome.artifact.manifest.plan.parents.values()))
+
+    # Of the model the dataset that it was made from, not the newest; without a model that.
+    assert parents("model/toy:v1") == ["dataset/toy:v1", "model/toy:v1"]
+    assert parents(None) == ["dataset/toy:v2"]

@@ -108,8 +108,9 @@ def _inversion_facts(description: Record, metrics: Record) -> Table:
     facts = {
         "perceptual distance measured by": network.get("name"),
         "alignment": alignment.get("method"),
-        "face found by": alignment.get("detector"),
     }
+    if alignment.get("detector"):
+        facts["face found by"] = alignment["detector"]
     for phase, words in PHASES.items():
         steps, seconds = (metrics.get(f"{phase}_{unit}") for unit in ("steps", "seconds"))
         if steps is not None:
