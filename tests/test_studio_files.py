@@ -86,6 +86,10 @@ def test_a_session_of_a_drawing_is_saved_reopened_and_filed_with_its_lineage(
     client.send("sync")
     before, _ = client.wait("state")
     archive = packed(client)
+    # One whose inversion cannot be read takes nothing away.
+    client.request("PUT", f"/api/sessions/{client.session}/file", hostile("no latents", archive))
+    with pytest.raises(StudioError, match="latents.safetensors"):
+        client.wait("never")
     with Client(studio.address) as other:
         other.wait("state")
         other.request("PUT", f"/api/sessions/{other.session}/file", archive)
@@ -156,6 +160,8 @@ def hostile(kind: str, whole: bytes) -> bytes:
         about = json.loads(content["about.json"])
         del about["subject"]["seed"]
         content["about.json"] = json.dumps(about).encode()
+    elif kind == "no latents":
+        del content["inversion/latents.safetensors"]
     elif kind == "no node":
         session = json.loads(content["session.json"])
         session["current"] = 99

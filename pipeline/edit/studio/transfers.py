@@ -17,9 +17,9 @@ from pipeline.edit import recipe as recipes
 from pipeline.edit import session_archive
 from pipeline.edit.sentences import Told
 from pipeline.edit.session_file import SessionFile
-from pipeline.edit.studio import home, reading
+from pipeline.edit.studio import drawings, home, reading
 from pipeline.edit.studio.makers import Header, Makers, Wanted
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import AnimedragError, DataError, ModelError
 from pipeline.invert.inversion import model_digest
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def reopen(desk: Desk) -> None:
         desk.load_model(reference)
         try:
             _check_session(desk, folder.path)
-        except DataError:
+            if kept["kind"] == "drawing":
+                drawings.of_inversion(desk, folder.path / session_archive.INVERSION)
+        except AnimedragError:
             desk.load_model(before)
             raise
         desk.leave()
