@@ -17,7 +17,9 @@ import pytest
 from pipeline.edit import framing, worker
 from pipeline.edit.framing import Header
 from pipeline.edit.server.rooms import Limits, Rooms
+from pipeline.edit.studio import reading
 from pipeline.edit.worker import Inbox
+from pipeline.errors import DataError
 
 
 class Pipes:
@@ -118,6 +120,11 @@ def test_a_killed_servers_session_is_put_on_disk(pipes: Pipes) -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert made[0].saved == 1
+
+
+def test_a_number_without_end_is_none() -> None:
+    with pytest.raises(DataError, match="face: x must be a number"):
+        reading.number({"type": "face", "x": 10**400}, "x")
 
 
 def test_work_ends_for_each_of_those_that_end_it(pipes: Pipes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -19,9 +20,11 @@ MOST = 2**31 - 1
 def number(header: Header, key: str) -> float:
     """A finite number."""
     value = header.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{header['type']}: {key} must be a number.")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # JSON's whole numbers have no end
+            if math.isfinite(value):
+                return float(value)
+    raise DataError(f"{header['type']}: {key} must be a number.")
 
 
 def whole(header: Header, key: str, most: int = MOST) -> int:
