@@ -88,7 +88,7 @@ def test_a_session_of_a_drawing_is_saved_reopened_and_filed_with_its_lineage(
     archive = packed(client)
     # One whose inversion cannot be read takes nothing away.
     client.request("PUT", f"/api/sessions/{client.session}/file", hostile("no latents", archive))
-    with pytest.raises(StudioError, match="latents.safetensors"):
+    with pytest.raises(StudioError, match=r"latents\.safetensors"):
         client.wait("never")
     with Client(studio.address) as other:
         other.wait("state")
