@@ -99,6 +99,7 @@ def test_an_emotion_starts_from_what_was_dragged(studio: StudioProcess, client: 
     done, body = client.wait("expressed")
     assert done["frame"] == head["frame"]
     client.send("seek", frame=0)  # what is filed is what was shown, wherever one has gone since
+    client.send("add", position=[40, 50], target=[40, 54])
     client.send("save_mood", name="dragged")
     state, _ = client.wait(
         "state", lambda head: (head["saved"] or {}).get("reference") == "edit/dragged:v1", 180

@@ -16,8 +16,8 @@ Act = tuple[Move, ...]
 _AS_FAR_AS_IT_GOES = (Status.ARRIVED, Status.STUCK, Status.LOST, Status.EXHAUSTED)
 
 
-def acts_of(session: Session, last: int | None = None) -> tuple[Act, ...]:
-    """The acts that led to a frame (None: the one shown), in pixels of the face.
+def acts_of(session: Session) -> tuple[Act, ...]:
+    """The acts that led to the frame shown, in pixels of the face.
 
     None at all where something else than drags led there, such as an emotion that was entered: ways
     of handles would not tell what became of the face.
@@ -25,7 +25,7 @@ def acts_of(session: Session, last: int | None = None) -> tuple[Act, ...]:
     makers = _makers(session)
     # The last frame of each act, and its handles: number -> where that handle had been set.
     acts: list[tuple[dict[int, Point], Frame]] = []
-    for frame in _led_to(session, session.frame.id if last is None else last):
+    for frame in _led_to_shown(session):
         if makers[frame.id].label != "drag":
             return ()
         known = {handle.id: handle.start for handle in makers[frame.id].state.handles}
@@ -45,10 +45,10 @@ def acts_of(session: Session, last: int | None = None) -> tuple[Act, ...]:
     return tuple(found)
 
 
-def _led_to(session: Session, last: int) -> list[Frame]:
-    """The frames from the one after the start picture to the last one."""
+def _led_to_shown(session: Session) -> list[Frame]:
+    """The frames from the one after the start picture to the one shown."""
     chain: list[Frame] = []
-    frame = session.frames[last]
+    frame = session.frame
     while frame.parent is not None:
         chain.insert(0, frame)
         frame = session.frames[frame.parent]

@@ -54,15 +54,14 @@ def write(
     subject: Mapping[str, Any],
     png_of: Callable[[Frame], bytes],
     folder: Path,
-    last: int | None = None,
 ) -> None:
-    """Write what led to the frame `last` (None: the one shown), from the first one on.
+    """Write what led to the frame shown, from the first one on.
 
     `png_of`: a frame's picture.
     """
     (folder / "frames").mkdir(parents=True, exist_ok=True)
     shown: list[Frame] = []
-    at: int | None = session.frame.id if last is None else last
+    at: int | None = session.frame.id
     while at is not None:
         shown.insert(0, session.frames[at])
         at = session.frames[at].parent
@@ -75,7 +74,7 @@ def write(
         "subject": dict(subject),
         "status": session.state.status.value,
         "recipe": recipes.to_json(recipe),
-        "acts": [[(m.start, m.target) for m in act] for act in acts_of(session, last)],
+        "acts": [[(m.start, m.target) for m in act] for act in acts_of(session)],
         "handles": [
             {"id": h.id, "from": h.start, "to": h.target, "ended": h.position,
              "confidence": h.confidence}

@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.edit import session as sessions
 from pipeline.edit import take
 from pipeline.edit.sentences import Told
+from pipeline.edit.session import Session
 from pipeline.edit.studio import encoding, home, reading, taking
 from pipeline.edit.studio.makers import Header
 from pipeline.errors import AnimedragError, DataError
@@ -35,11 +36,19 @@ FRAMES = 10
 
 @dataclass(frozen=True)
 class Stage:
-    """A picture of the session, ready to be given emotions."""
+    """A picture of a session, ready to be given emotions."""
 
-    frame: int
-    mask: Tensor | None  # of the session: what it keeps was not dragged
+    session: Session  # as it was then: what is filed with an emotion is what led there
     performer: Performer
+
+    @property
+    def frame(self) -> int:
+        return self.session.frame.id
+
+    @property
+    def mask(self) -> Tensor | None:
+        """What it keeps was not dragged."""
+        return self.session.state.mask
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def save(desk: Desk, name: str) -> None:
             desk.subject.about.get("seed"), desk.mood.goal, name,
         )  # fmt: skip
     else:
-        folder = taking.write_take(desk, desk.mood.stage.frame)
+        folder = taking.write_take(desk, desk.mood.stage.session)
         keep = partial(desk.makers.keep, desk.model_reference, desk.subject.inversion, folder, name)
         work = partial(_file, desk.mood, folder, keep)
     desk.saver.start(work, frame, desk.subject)
@@ -220,7 +229,7 @@ def _performer(desk: Desk) -> Performer:
             home.full_picture(session, subject) if dragged else subject.source,
             subject.transform,
         )
-        stage = desk.stage = Stage(frame.id, mask, performer)
+        stage = desk.stage = Stage(session, performer)
     if not stage.performer.reading.confident:
         raise Told("unread")
     return stage.performer

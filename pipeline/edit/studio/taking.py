@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.edit import take
 from pipeline.edit.sentences import Told
+from pipeline.edit.session import Session
 from pipeline.edit.studio import encoding, home
 from pipeline.errors import Interrupted
 
@@ -31,19 +32,20 @@ def save(desk: Desk, name: str) -> None:
     assert desk.subject is not None
     if desk.saver.busy:
         raise Told("busy")
-    folder = write_take(desk, session.frame.id)
+    folder = write_take(desk, session)
     keep = partial(desk.makers.keep, desk.model_reference, desk.subject.inversion, folder, name)
     desk.saver.start(keep, session.frame.id, desk.subject)
 
 
-def write_take(desk: Desk, frame: int) -> Path:
-    """Write the way to that frame as a take (see `pipeline.edit.take`): its folder."""
-    session, engine = desk.ready()
+def write_take(desk: Desk, session: Session) -> Path:
+    """Write the way to the frame that a session of the desk's shows as a take (see
+    `pipeline.edit.take`): its folder."""
+    _, engine = desk.ready()
     assert desk.subject is not None
     about = {key: value for key, value in desk.subject.about.items() if key != "inversion"}
     folder = desk.folder / "take"
     shutil.rmtree(folder, ignore_errors=True)
-    take.write(session, home.recipe_of(session, engine), about, desk.frame_png, folder, frame)
+    take.write(session, home.recipe_of(session, engine), about, desk.frame_png, folder)
     return folder
 
 
