@@ -99,8 +99,8 @@ def test_an_emotion_is_an_edit(store: Path) -> None:
     assert figures["off_widths"] < 0.03
     assert figures["outside_levels"] == 0
     names = {path.name for path in edit.iterdir()}
-    assert names >= {"result.png", "before_after.png", "frames.mp4", "frames.gif", "recipe.json",
-                     "trace.jsonl", "marked_first.png", "marked_last.png"}  # fmt: skip
+    assert names >= {"result.png", "before_after.png", "drawing.webp", "frames.mp4", "frames.gif"}
+    assert names >= {"recipe.json", "trace.jsonl", "marked_first.png", "marked_last.png"}
     assert len(list((edit / "frames").glob("*.png"))) == 14
 
 

@@ -408,7 +408,9 @@ def test_a_picture_that_a_detector_stumbles_over_costs_no_other(
         "an unforeseen error (IndexError: list index out of range; test_preprocess.py line "
     )
     assert len(closed) == 2  # afresh after the error, and at the end
-    assert "1 picture met an error that nobody foresaw; rejects.jsonl" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 picture met an error that nobody foresaw; rejects.jsonl" in said
+    assert "1 left out (1 for other reasons), see rejects.jsonl." in said
 
 
 def test_a_full_disk_is_not_a_pictures_fault(

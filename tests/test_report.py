@@ -297,6 +297,19 @@ def test_of_a_drawing_that_was_moved_itself_that_is_shown(
     assert "2 handles dragged from 32.5 to 2.5 px of the drawing from the target" in of_model
 
 
+def test_an_emotion_is_reported_as_one(inputs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "edit"
+    shutil.copytree(inputs["edit"], folder)
+    about = json.loads((folder / "edit.json").read_text())
+    about |= {"emotion": {"text": "angry 0.8"}, "drawing_px_per_face_px": 2.0}
+    (folder / "edit.json").write_text(json.dumps(about))
+    outline = Outline(make({"inversion": inputs["inversion"], "edit": folder}, tmp_path / "out"))
+    assert "and the drawing given an emotion." in outline.text
+    said = "asked for: angry 0.8. 2 landmarks came from 13.0 to 1.0 px of the drawing from where"
+    assert said in outline.text
+    assert "left between handles and targets" not in outline.text
+
+
 def data_uri(src: str) -> tuple[int, int, int]:
     """Width, height and number of frames of an embedded picture."""
     with Image.open(io.BytesIO(base64.b64decode(src.split(",")[1]))) as picture:

@@ -353,11 +353,11 @@ def _write_contact_sheet(
 
 
 def _tell_result(metrics: Mapping[str, Any]) -> None:
-    say(
-        f"{metrics['images']} faces from {metrics['pictures']} pictures; {metrics['rejected']} "
-        f"left out ({metrics['no_face']} without a face, {metrics['duplicates']} duplicates), "
-        f"see {REJECTS}."
-    )
+    counts = {"without a face": metrics["no_face"], "duplicates": metrics["duplicates"]}
+    counts["for other reasons"] = metrics["rejected"] - sum(counts.values())
+    why = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    left_out = f"{metrics['rejected']} left out ({why}), see {REJECTS}" if why else "none left out"
+    say(f"{metrics['images']} faces from {metrics['pictures']} files; {left_out}.")
     if metrics["unforeseen"]:
         count = metrics["unforeseen"]
         say(

@@ -165,7 +165,9 @@ def _made(
     if inversion:
         parts.append("an uploaded drawing found in the model")
     if edit:
-        parts.append("the drawing changed by dragging points")
+        face = "the drawing" if inversion else "a face"
+        how = "given an emotion" if edit.emotion else "changed by dragging points"
+        parts.append(f"{face} {how}")
     if bench:
         parts.append("the ways of dragging compared")
     joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

@@ -72,6 +72,8 @@ def run(
     lines = "".join(json.dumps(record) + "\n" for record in trace)
     (out / "trace.jsonl").write_text(lines, encoding="utf-8")
     _film(done, trace, frames, config.frames_per_second, out)
+    if performer.source is not None:
+        video.write_webp(out / "drawing.webp", frames, config.frames_per_second)
     if done.plan.moves:
         recipes.write(_recipe(performer, done), out / "recipe.json")
     metrics = metrics_of(performer, done)
@@ -263,6 +265,9 @@ def _write_about(
         },
         "steps": metrics["steps"],
         "face": {"width": width, "height": height},
+        "drawing_px_per_face_px": (
+            None if performer.transform is None else performer.transform.width / width
+        ),
         "subject": dict(about),
         "emotion": emotion["goal"],
         "handles": [

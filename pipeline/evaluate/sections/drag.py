@@ -54,14 +54,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class DragSection:
-    """What was dragged where, and how it went.
+    """What was dragged where, or what emotion was given, and how it went.
 
     lead: of the picture; model_lead: of the model's face, where the picture was not made of it.
     final_px: mean distance left in the picture, NaN if unknown; unit: of what it is pixels.
+    emotion: what was asked for, "" where points were dragged.
     film_of_drawing: the film shows the drawing on its way, not the model's face.
     """
 
     lead: str
+    emotion: str
     model_lead: str
     final_px: float
     unit: str
@@ -93,6 +95,7 @@ def drag_section(
     scale, unit = _scale(description)
     shown = _key_frames(files, trace, key_frames, scale)
     drawn = nested(description, "paste").get("from") == "drawn"
+    emotion = text(nested(description, "emotion").get("text") or "")
     went = _way_of_model(trace, description, scale, unit)
     views = folder / "drawing.webp"
     film = embed_film([views], video_bytes)
@@ -105,8 +108,9 @@ def drag_section(
         full.insert(0, embed_picture(source, "The uploaded picture", picture_px, "Uploaded"))
     return DragSection(
         lead=_lead_of_drawn(description, scale, unit) if drawn else went,
+        emotion=emotion,
         model_lead=went if drawn else "",
-        final_px=scale * _distance(trace[-1]) if trace and not drawn else math.nan,
+        final_px=scale * _distance(trace[-1]) if trace and not (drawn or emotion) else math.nan,
         unit=unit,
         before=embed_picture(both, "The face before the drag", TILE_PX, "Before", half="left"),
         after=embed_picture(both, "The face after the drag", TILE_PX, "After", half="right"),
@@ -211,10 +215,15 @@ def _lead_of_drawn(description: Record, scale: float, unit: str) -> str:
 
 
 def _way_of_model(trace: Sequence[Record], description: Record, scale: float, unit: str) -> str:
-    """How the drag went in the model's face."""
+    """How the drag went in the model's face, or the emotion in the drawing's."""
     if not trace:
         return "The edit kept no trace."
     start, end = scale * _distance(trace[0]), scale * _distance(trace[-1])
+    if goal := nested(description, "emotion").get("text"):
+        return (
+            f"The face was asked for: {text(goal)}. {count_text(len(_pairs(trace[0])), 'landmark')}"
+            f" came from {start:.1f} to {end:.1f} {unit} from where they should be, on average."
+        )
     handles = count_text(len(_pairs(trace[0])), "handle")
     lead = f"{handles} dragged from {start:.1f} to {end:.1f} {unit} from the target"
     if len(_pairs(trace[0])) > 1:
