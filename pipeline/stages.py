@@ -201,7 +201,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="edit",
         summary="inversion + points or an emotion -> edit: the changed face, back in its picture",
-        version=2,
+        version=3,
         produces="edit",
         config="pipeline.edit.config:EditConfig",
         run="pipeline.edit.stage:run",
@@ -246,7 +246,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="batch",
         summary="inversions, seeds -> batch: one emotion or recipe for all, a contact sheet",
-        version=2,
+        version=3,
         produces="batch",
         config="pipeline.edit.emotion_config:BatchConfig",
         run="pipeline.edit.emotions.batch:run",

@@ -120,7 +120,7 @@ class StageMakers:
 
         stage = Stage(
             name="take",
-            version=3,
+            version=4,
             produces="edit",
             config="pipeline.edit.take:TakeConfig",
             run="pipeline.edit.take:run",
