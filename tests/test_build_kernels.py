@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from test_toolkit import false_toolkit, program
 
 from scripts import build_kernels
+from tests import quick_python
 from torch_utils import native
 
 PLAIN = "plain torch"
@@ -104,9 +105,9 @@ def test_the_command_goes_on_without_a_compiler(root: Path, tmp_path: Path) -> N
         "from scripts.build_kernels import main; main()"
     )
     for options, status in (([], 0), (["--strict"], 1)):
-        result = subprocess.run(
+        result = quick_python.run(
             [sys.executable, "-c", driver, *options],
-            env=environment, cwd=root, capture_output=True, text=True, check=False,
+            env=environment, cwd=root,
         )  # fmt: skip
         assert result.returncode == status, result.stderr
         assert "No C++ compiler" in result.stdout
@@ -135,10 +136,10 @@ def build_elsewhere(root: Path, folder: Path, **environment: str) -> subprocess.
         "native.BUILD_ROOT = pathlib.Path(sys.argv.pop(1));"
         "from scripts.build_kernels import main; main()"
     )
-    return subprocess.run(
+    return quick_python.run(
         [sys.executable, "-c", driver, str(folder), "--strict"],
         env={**os.environ, "PYTHONPATH": str(root), **environment},
-        cwd=root, capture_output=True, text=True, check=False,
+        cwd=root,
     )  # fmt: skip
 
 

@@ -11,15 +11,15 @@ import pytest
 from test_toolkit import false_toolkit, program
 
 from scripts import doctor
+from tests import quick_python
 from torch_utils import native
 from torch_utils.ops import mixed_conv2d
 
 
 def doctor_in(environment: dict[str, str], root: Path) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", "scripts.doctor"],
-        cwd=root, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = quick_python.run(
+        [sys.executable, "-m", "scripts.doctor"], cwd=root, env={**os.environ, **environment}
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     return result.stdout

@@ -32,6 +32,7 @@ from pipeline.models.nvidia_records import describe
 from pipeline.runner import run_stage
 from pipeline.stages import find_stage
 from scripts.export import main
+from tests import quick_python
 
 PICKLES = ("sg3_stylegan2_u_aug", "sg3_stylegan3t_u", "sg2ada_u", "sg2ada_c_aug")
 
@@ -298,10 +299,7 @@ def invoke(*arguments: object) -> Result:
 
 def test_exports_a_pickle_and_safetensors(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.export", str(model), str(out)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = quick_python.run([sys.executable, "-m", "scripts.export", str(model), str(out)])
     assert done.returncode == 0, done.stderr
     assert "stylegan3-ganyu-16x16.pkl" in done.stdout
     assert sorted(path.name for path in out.iterdir()) == [

@@ -33,6 +33,7 @@ from pipeline.models.characters import write_characters
 from pipeline.models.stylegan2 import Discriminator
 from pipeline.models.stylegan2 import Generator as StyleGan2
 from pipeline.models.stylegan3 import Generator as StyleGan3
+from tests import quick_python
 from torch_utils.pixels import to_uint8
 
 PAYLOAD = {
@@ -230,14 +231,12 @@ except Interrupted as error:
 """
 
 
-def _start(inputs: dict[str, Path], out: Path, root: Path) -> subprocess.Popen[str]:
+def _start(inputs: dict[str, Path], out: Path, root: Path) -> quick_python.Popen:
     command = [sys.executable, "-c", PROGRAM, str(inputs["model"]), str(inputs["image"]), str(out)]
-    return subprocess.Popen(
-        command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return quick_python.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _wait_for_lines(out: Path, process: subprocess.Popen[str], count: int) -> None:
+def _wait_for_lines(out: Path, process: quick_python.Popen, count: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         trace = out / "trace.jsonl"

@@ -25,6 +25,7 @@ from pipeline.train.augment import AdaController
 from pipeline.train.averaged_state import AveragedState
 from pipeline.train.pretrain.autoencoder import Autoencoder
 from pipeline.train.pretrain.mapping import energy_distance, fit
+from tests import quick_python
 
 needs_weights = pytest.mark.skipif(
     weights.find("lpips-alex") is None, reason="the weights of LPIPS are not on this machine"
@@ -38,34 +39,31 @@ SMALL = (
 )  # fmt: skip
 
 
-def command(store: Path, *options: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "scripts.run", f"store={store}", "character=x", *options),
-    ]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(quick_python.ROOT)}
+
+
+def run(store: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.run", f"store={store}", "character=x", *options]
+    return quick_python.run(command, cwd=store.parent, env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
-def store(root, tmp_path_factory) -> Path:
+def store(tmp_path_factory) -> Path:
     """A store with a painted set of 32 px."""
-    folder = tmp_path_factory.mktemp("store")
-    subprocess.run(
-        command(
-            folder, "stage=preprocess", "source=painter", "source.count=40", "source.size=96",
-            "preprocess.min_face_px=20",
-            "source.truth=true", "preprocess.resolution=32", "preprocess.heldout=0.2",
-            "preprocess.duplicate_bits=-1", "preprocess.workers=1",
-        ),
-        cwd=root, check=True, capture_output=True,
+    folder = tmp_path_factory.mktemp("pretrain") / "store"
+    done = run(
+        folder, "stage=preprocess", "source=painter", "source.count=40", "source.size=96",
+        "preprocess.min_face_px=20", "source.truth=true", "preprocess.resolution=32",
+        "preprocess.heldout=0.2", "preprocess.duplicate_bits=-1", "preprocess.workers=1",
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture(scope="module")
-def model(root, store) -> Path:
+def model(store) -> Path:
     """What the stage makes of it without interruption."""
-    done = subprocess.run(
-        command(store, "stage=pretrain", *SMALL), cwd=root, capture_output=True, text=True
-    )
+    done = run(store, "stage=pretrain", *SMALL)
     assert done.returncode == 0, done.stderr
     return store / "model" / "x" / "v1"
 
@@ -99,13 +97,10 @@ def test_a_report_shows_its_curves(model):
 
 
 @needs_weights
-def test_train_goes_on_from_it_with_a_new_discriminator(root, store, model):
-    done = subprocess.run(
-        command(
-            store, "stage=train", *SMALL[:5], "train.resume_from=model/x:v1", "train.kimg=0.032",
-            "train.batch=8", "augment=none", "train.threads=1", "train.score_samples=8",
-        ),
-        cwd=root, capture_output=True, text=True,
+def test_train_goes_on_from_it_with_a_new_discriminator(store, model):
+    done = run(
+        store, "stage=train", *SMALL[:5], "train.resume_from=model/x:v1", "train.kimg=0.032",
+        "train.batch=8", "augment=none", "train.threads=1", "train.score_samples=8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "no discriminator, so one with random weights learns" in done.stdout
@@ -113,16 +108,13 @@ def test_train_goes_on_from_it_with_a_new_discriminator(root, store, model):
 
 
 @needs_weights
-def test_with_an_adversary_it_goes_on_from_a_start(root, store, model):
+def test_with_an_adversary_it_goes_on_from_a_start(store, model):
     """From the first model's networks; the adversary joins in after 0.08 kimg and is kept."""
-    done = subprocess.run(
-        command(
-            store, "stage=pretrain", *SMALL, "pretrain.name=sharp", "pretrain.adversarial=0.5",
-            "pretrain.resume_from=model/x:v1", "pretrain.adversarial_from=0.08",
-            "pretrain.r1_interval=4", "pretrain.store_half=true", "pretrain.augment.p=0.2",
-            "pretrain.augment.speed_kimg=0.5",
-        ),
-        cwd=root, capture_output=True, text=True,
+    done = run(
+        store, "stage=pretrain", *SMALL, "pretrain.name=sharp", "pretrain.adversarial=0.5",
+        "pretrain.resume_from=model/x:v1", "pretrain.adversarial_from=0.08",
+        "pretrain.r1_interval=4", "pretrain.store_half=true", "pretrain.augment.p=0.2",
+        "pretrain.augment.speed_kimg=0.5",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made = store / "model" / "sharp" / "v1"
@@ -143,12 +135,9 @@ def test_with_an_adversary_it_goes_on_from_a_start(root, store, model):
 
 @needs_weights
 def test_a_start_of_another_size_is_refused(root, store, model):
-    done = subprocess.run(
-        command(
-            store, "stage=pretrain", *SMALL, "pretrain.name=other",
-            f"pretrain.resume_from={root}/assets/start-64",
-        ),
-        cwd=root, capture_output=True, text=True,
+    done = run(
+        store, "stage=pretrain", *SMALL, "pretrain.name=other",
+        f"pretrain.resume_from={root}/assets/start-64",
     )  # fmt: skip
     assert done.returncode == 2
     assert "makes pictures of 64x64 px" in done.stderr
@@ -160,8 +149,11 @@ def test_killed_and_gone_on_the_pictures_are_the_same(root, store, model, tmp_pa
     other = tmp_path / "store"
     other.mkdir()
     (other / "dataset").symlink_to(store / "dataset")
-    run = command(other, "stage=pretrain", *SMALL)
-    process = subprocess.Popen(run, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    command = [sys.executable, "-m", "scripts.run", f"store={other}", "character=x"]
+    process = subprocess.Popen(
+        [*command, "stage=pretrain", *SMALL],
+        cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(other.glob(".drafts/*/payload/work/*.safetensors")):
         assert process.poll() is None
@@ -169,7 +161,7 @@ def test_killed_and_gone_on_the_pictures_are_the_same(root, store, model, tmp_pa
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = subprocess.run(run, cwd=root, capture_output=True, text=True)
+    done = run(other, "stage=pretrain", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "going on from" in done.stdout
     z = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
@@ -196,11 +188,8 @@ def test_a_run_that_goes_on_augments_as_strongly_as_it_did(tmp_path):
     assert resumed.network.strength == begun.network.strength == pytest.approx(0.2 + 0.064)
 
 
-def test_a_device_that_cannot_is_refused(root, store):
-    done = subprocess.run(
-        command(store, "stage=pretrain", *SMALL, "pretrain.precision=fp16", "device=cpu"),
-        cwd=root, capture_output=True, text=True,
-    )  # fmt: skip
+def test_a_device_that_cannot_is_refused(store):
+    done = run(store, "stage=pretrain", *SMALL, "pretrain.precision=fp16", "device=cpu")
     assert done.returncode == 2
     assert "pretrain.precision=fp16: fp16 runs on a GPU only; use bf16 or fp32." in done.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from pipeline.train.reader.paintings import (
     visible_landmarks,
 )
 from pipeline.train.reader.warp import Bump, Proportions, random_warp
+from tests import quick_python
 
 # Trains about a second: 40 steps, with a state every tenth.
 TINY = [
@@ -49,19 +49,15 @@ def settings(**changes: Any) -> ReaderConfig:
     return ReaderConfig(**{"name": "tiny", "device": "cpu", **values, **changes})
 
 
-def start(root: Path, out: Path) -> subprocess.Popen[str]:
+def start(root: Path, out: Path) -> quick_python.Popen:
     """The stage in a process of its own, as the runner calls it."""
-    return subprocess.Popen(
+    return quick_python.Popen(
         [sys.executable, "-m", "tests.test_reader_stage", str(out)],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
-def wait_for_state(process: subprocess.Popen[str], out: Path, newer_than: int = -1) -> None:
+def wait_for_state(process: quick_python.Popen, out: Path, newer_than: int = -1) -> None:
     while process.poll() is None and newest(out) <= newer_than:
         time.sleep(0.005)
 

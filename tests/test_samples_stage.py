@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pipeline.evaluate.film import FrameFolder, make_frames, mosaic, write_film,
 from pipeline.evaluate.samples import check, run
 from pipeline.evaluate.sheet import MARGIN, PAPER, Sheet, cell_size, draw_sheet, rows_of
 from pipeline.models import checkpoint, stylegan2, stylegan3
+from tests import quick_python
 from tests.report_artifacts import finish, new_folder
 
 SETTINGS: dict[str, Any] = {
@@ -235,13 +235,11 @@ def test_a_killed_run_goes_on(root: Path, tmp_path: Path) -> None:
         f"hydra.run.dir={tmp_path}/runs", "samples.pictures=[walk]", "samples.walk_steps=60",
         *changes,
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
-    def begin() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, cwd=root, text=True, env=environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    def begin() -> quick_python.Popen:
+        return quick_python.Popen(
+            command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
 
     process = begin()
     frames: list[Path] = []
