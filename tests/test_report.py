@@ -238,6 +238,13 @@ def test_says_when_inputs_do_not_belong_together(inputs: dict[str, Path], tmp_pa
     said = "The model shown here was made from dataset/ganyu:v1, but this report shows"
     assert said in outline.text
     assert "not part of this report" in outline.text
+    # A data set that is framed like another model's is none of that model's.
+    _, first = report_artifacts.dataset(tmp_path / "first", "first")
+    _, base = report_artifacts.model(tmp_path / "first", "base", first)
+    framed = report_artifacts.new_folder(tmp_path / "like", "dataset", "framed")
+    report_artifacts.finish(framed, "preprocess", parents={"like": base})
+    outline = Outline(make({"dataset": framed, "model": inputs["model"]}, tmp_path / "out"))
+    assert "The dataset shown here was made from" not in outline.text
 
 
 def test_folders_of_the_machine_are_not_named_in_the_lineage(page: Outline) -> None:

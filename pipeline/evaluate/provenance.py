@@ -56,9 +56,10 @@ def mismatches(manifests: Mapping[str, Manifest]) -> list[str]:
     """Sentences on inputs that were not made from the inputs of this report but from others."""
     sentences = []
     for key, manifest in manifests.items():
-        for parent in manifest.plan.parents.values():
-            shown = manifests.get(parent.kind)
-            if shown and shown.digest != parent.digest and parent.kind != manifest.plan.kind:
+        for role, parent in manifest.plan.parents.items():
+            # Another role is another thing: a dataset is framed `like` some model or other.
+            shown = manifests.get(role)
+            if shown and shown.digest != parent.digest:
                 sentences.append(
                     f"The {key} shown here was made from {parent}, "
                     f"but this report shows {shown.reference}."

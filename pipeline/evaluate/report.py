@@ -183,7 +183,8 @@ def _numbers(
     numbers = []
     if dataset:
         numbers.append(Number("faces in the dataset", f"{dataset.images:,}"))
-        numbers.append(Number("pictures left out", f"{dataset.rejected:,}"))
+        pictures = "picture" if dataset.rejected == 1 else "pictures"
+        numbers.append(Number(f"{pictures} left out", f"{dataset.rejected:,}"))
     if model and math.isfinite(model.images_seen):
         numbers.append(Number("images seen in training", format_number(model.images_seen)))
     if edit and math.isfinite(edit.final_px):
