@@ -277,7 +277,7 @@ def _handle_table(description: Record) -> Table:
         figures = [format_number(number(value)) for value in values]
         rows.append([str(index + 1), *cells, *figures])
     head = ["handle", "from", "ended", "target", "px left", "px left, by picture", "confidence"]
-    return Table("Handles (in pixels of the model's face)", head, rows, frozenset({4, 5, 6}))
+    return Table("Handles (in pixels of the face)", head, rows, frozenset({4, 5, 6}))
 
 
 def _drag_facts(description: Record) -> Table:
