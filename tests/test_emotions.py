@@ -19,7 +19,6 @@ from pipeline.edit import drag
 from pipeline.edit.drag import Limits
 from pipeline.edit.emotion_config import BatchConfig, DirectionsConfig, EmotionConfig
 from pipeline.edit.emotions import Goal, batch, learn, plan_goal
-from pipeline.edit.emotions.carry import crisp
 from pipeline.edit.emotions.directions import Directions, measure_names
 from pipeline.edit.emotions.drawn import draw_emotion, marks_of
 from pipeline.edit.emotions.express import Performer, Ways
@@ -27,6 +26,7 @@ from pipeline.edit.emotions.regression import fit_logistic, fit_ridge
 from pipeline.edit.emotions.sheet import portrait
 from pipeline.edit.generator import latent_prior, numbered_ws
 from pipeline.edit.recipe import Move, Recipe
+from pipeline.edit.sharpening import crisp
 from pipeline.edit.view import GeneratorView
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.models import checkpoint

@@ -3,7 +3,8 @@
 A model paints softer than an artist, and at its own resolution. So the motion between the face
 before and after the drag is measured (dense optical flow), and the drawing is warped by it: its
 lines stay as sharp as they were drawn. Only where no motion explains what the drag made (a mouth
-that opened), the model's own pixels are taken. Knows pictures and crops; nothing of networks.
+that opened), the model's own pixels are taken, enlarged and sharpened. Knows pictures and crops;
+nothing of networks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 
 from pipeline.data.align import CropTransform, area_of, change_mask, crop, into_picture, seam_weight
+from pipeline.edit.sharpening import crisp
 
 # The flow is measured on faces enlarged to at least this side, in pixels.
 _FLOW_SIDE = 256
@@ -68,13 +70,14 @@ def carry_over(
         drawing's bit for bit, all those outside the crop among them), and the motion.
     """
     motion = measure_motion(before, after, crop(drawing, transform, before.shape[1]), keep)
-    return apply_motion(drawing, after, transform, motion), motion
+    return apply_motion(drawing, crisp(after), transform, motion), motion
 
 
 def apply_motion(
     drawing: np.ndarray, after: np.ndarray, transform: CropTransform, motion: Motion
 ) -> np.ndarray:
-    """The drawing moved by a motion of its face, repainted from `after` where that says so."""
+    """The drawing moved by a motion of its face, repainted from `after` (of any size) where that
+    says so."""
     result = drawing.copy()
     area = area_of(drawing, transform)
     if area is None:

@@ -25,6 +25,7 @@ from pipeline.edit.drawn_drag import draw_drag
 from pipeline.edit.likely_landmarks import held
 from pipeline.edit.own_face import at_width, kept_part, own_face, put_back
 from pipeline.edit.recipe import Move
+from pipeline.edit.sharpening import crisp
 
 # Share of a change that may be new colours. True paintings of moods and turned heads stay below
 # 0.015, faces that broke lie above 0.03 (27 drags by two small models, 29 November 2026).
@@ -113,7 +114,8 @@ def views_between(dragged: Dragged, way: str, count: int) -> list[np.ndarray]:
     keep = None if dragged.mask is None else dragged.mask.astype(np.float32) / 255
     motion = measure_motion(before, after, crop(face, whole, before.shape[1]), keep)
     motions = [Motion(t * motion.flow, t * motion.repaint, motion.explained) for t in shares]
-    return [apply_motion(face, after, whole, part) for part in motions]
+    sharp = crisp(after)
+    return [apply_motion(face, sharp, whole, part) for part in motions]
 
 
 def _part(acts: Sequence[Sequence[Move]], share: float) -> list[list[Move]]:

@@ -29,7 +29,7 @@ from pipeline.edit import drag
 from pipeline.edit.blending import Blend
 from pipeline.edit.drag import AddHandle, DragModel, Limits, SetMask, Status, Step
 from pipeline.edit.drawn_drag import HIDDEN
-from pipeline.edit.emotions.carry import Sides, carry_emotion, crisp
+from pipeline.edit.emotions.carry import Sides, carry_emotion
 from pipeline.edit.emotions.directions import Directions
 from pipeline.edit.emotions.drawn import Drawn, draw_emotion, marks_of
 from pipeline.edit.emotions.plan import EmotionPlan, Goal, plan_goal, preset_of
@@ -39,6 +39,7 @@ from pipeline.edit.generator import choose_layer, drag_model, free_rows, latent_
 from pipeline.edit.own_face import at_width, kept_part, own_face, put_back
 from pipeline.edit.proposed_mask import propose_mask
 from pipeline.edit.recipe import Recipe
+from pipeline.edit.sharpening import crisp
 from pipeline.edit.strategies import Auto, build_strategy
 from pipeline.invert.inversion import Inversion, model_digest
 from pipeline.invert.pti import picture_of
