@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.artifacts.manifest import Plan
 from pipeline.artifacts.store import Store
+from tests.quick_python import Popen
 from tests.train_tiny import make_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,26 +37,33 @@ def make_store(folder: Path, labels: bool = False) -> Path:
     return folder
 
 
-def start(store: Path, *changes: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(store: Path, *changes: str, launcher: tuple[str, ...] = ()) -> Popen:
     """Begin to train; `launcher` stands in front of scripts.run."""
     command = launcher or ("-m", "scripts.run")
-    return subprocess.Popen(
+    return Popen(
         [sys.executable, *command, *SETTINGS, f"store={store}", *changes],
         cwd=store.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:
+def finish(process: Popen, seconds: float = 300) -> str:
     """What the processes said, once they have ended."""
     try:
         return process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
         process.kill()
         raise
+
+
+def train(store: Path, *changes: str) -> str:
+    """One process, to its good end; what it said."""
+    process = start(store, *changes)
+    told = finish(process)
+    assert process.returncode == 0, told
+    return told
 
 
 def torchrun(count: int, *options: str) -> tuple[str, ...]:
@@ -79,7 +87,7 @@ def states(store: Path) -> list[int]:
     return sorted(int(path.stem) for path in found)
 
 
-def wait_for_state(process: subprocess.Popen[str], store: Path, newer_than: int = 0) -> int:
+def wait_for_state(process: Popen, store: Path, newer_than: int = 0) -> int:
     """Images seen of the first state newer than that."""
     while process.poll() is None:
         newest = max(states(store), default=0)

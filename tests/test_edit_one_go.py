@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.painter import paint_scene
+from tests import quick_python
 
 QUICK = (
     "invert.project.steps=4", "invert.project.w_samples=64", "invert.project.start=w_avg",
@@ -65,9 +66,7 @@ def test_one_command_edits_a_drawing_and_goes_on_after_ctrl_c(root: Path, tmp_pa
     assert "same command again" in said
     assert list(store.glob(".drafts/edit-*/payload/result.png"))
 
-    again = subprocess.run(
-        arguments, cwd=root, env=environment, capture_output=True, text=True, timeout=240
-    )
+    again = quick_python.run(arguments, cwd=root, env=environment, timeout=240)
     assert again.returncode == 0, again.stderr
     assert "reused inversion/one" in again.stdout
     assert "going on after step" in again.stdout

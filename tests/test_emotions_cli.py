@@ -23,6 +23,7 @@ from pipeline.edit.emotion_config import BatchConfig, EmotionConfig, EmotionsCon
 from pipeline.edit.emotions import batch, sheet
 from pipeline.edit.recipe import Move, Recipe
 from pipeline.errors import ConfigError, Interrupted
+from tests import quick_python
 
 QUICK = (
     "invert.project.steps=2", "invert.project.w_samples=64", "invert.project.start=w_avg",
@@ -175,7 +176,7 @@ def test_a_killed_batch_goes_on_and_lists_what_cannot_be_done(
         "batch.emotion.method=drawn", "batch.cell_px=64", "batch.seeds=0-1",
     )  # fmt: skip
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(**command(root, store, *arguments), stdout=log, stderr=log)
+        process = quick_python.Popen(**command(root, store, *arguments), stdout=log, stderr=log)
         records: list[Path] = []
         while not records and process.poll() is None:
             time.sleep(0.02)
@@ -188,7 +189,7 @@ def test_a_killed_batch_goes_on_and_lists_what_cannot_be_done(
     made = first.stat().st_mtime_ns
     assert not (store / "batch/many").exists()
 
-    done = run(root, store, *arguments)
+    done = quick_python.run(**command(root, store, *arguments), timeout=300)
     assert done.returncode == 0, done.stderr
     assert "reused inversion/many" in done.stdout
     finished = store / "batch/many/v1"

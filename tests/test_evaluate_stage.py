@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import signal
 import subprocess
@@ -35,6 +34,7 @@ from pipeline.metrics.distances import frechet_distance
 from pipeline.metrics.estimate import Estimate
 from pipeline.metrics.suite import METRICS, Result
 from pipeline.models import checkpoint, stylegan2
+from tests import quick_python
 from tests.report_artifacts import finish, new_folder
 from tests.train_tiny import make_dataset
 
@@ -187,11 +187,10 @@ def command(store: Path, *extra: str) -> list[str]:
     ]  # fmt: skip
 
 
-def start(root: Path, store: Path, *extra: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(store, *extra), cwd=root, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+def start(root: Path, store: Path, *extra: str) -> quick_python.Popen:
+    return quick_python.Popen(
+        command(store, *extra), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 @NEEDS_WEIGHTS
@@ -230,11 +229,10 @@ def test_two_processes_give_the_figures_of_one(root: Path, store: Path, tmp_path
     names = ["fid", "kid", "recall", "eq_t"]
     run(config(metrics=names, parts=["train"]), inputs(store), tmp_path)
     extra = command(store, f"evaluate.metrics=[{','.join(names)}]", "evaluate.parts=[train]")
-    done = subprocess.run(
+    done = quick_python.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          *extra[1:]],
-        cwd=root, text=True, capture_output=True, timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=root, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     one = by_key(evaluation_file.read(tmp_path).results)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from pipeline.train import loss, stage
 from pipeline.train.augment import GROUPS
 from pipeline.train.config import AugmentConfig, FinetuneConfig
 from pipeline.train.memorisation import TrainingSet
+from tests import quick_python
 from tests.train_tiny import NETWORK, SETTINGS, make_config, make_dataset
 
 needs_weights = pytest.mark.skipif(
@@ -302,14 +302,7 @@ def test_a_file_stops_a_training_cleanly(root, dataset, tmp_path):
     out, config = tmp_path / "out", tmp_path / "config.json"
     config.write_text(json.dumps(changes))
     command = [sys.executable, "-m", "tests.train_tiny", str(config), str(dataset), str(out)]
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = quick_python.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None and not list(out.glob("training_state/*.safetensors")):
         time.sleep(0.01)
     (out / "stop").touch()
@@ -381,14 +374,12 @@ def test_the_magnitude_decay_is_in_the_architecture(dataset, tmp_path):
 
 def test_a_network_file_is_no_artifact_yet(root, tmp_path):
     (tmp_path / "network.pkl").write_bytes(b"anything")
-    done = subprocess.run(
+    done = quick_python.run(
         [
             *(sys.executable, "-m", "scripts.run", "stage=preprocess", f"store={tmp_path}/store"),
             *("source=painter", f"preprocess.like={tmp_path}/network.pkl"),
         ],
         cwd=root,
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 2
     assert "is a file, not an artifact; `make import PKL=... NAME=x`" in done.stderr

@@ -27,6 +27,7 @@ from pipeline.models.interchange import file_name, import_networks, parse_file_n
 from pipeline.models.nvidia_pkl import ModuleRecord, NetworkPickle, read
 from pipeline.models.nvidia_records import describe
 from pipeline.models.stage import check, run
+from tests import quick_python
 from torch_utils.ops.bias_act import ACTIVATIONS, bias_act
 from torch_utils.ops.conv2d import conv2d_resample
 
@@ -426,9 +427,7 @@ def test_stage_makes_a_model_and_says_where_from(golden_dir: Path, tmp_path: Pat
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=False
-    )
+    return quick_python.run([sys.executable, "-m", *arguments])
 
 
 def test_command_line_imports_a_generator_alone(golden_dir: Path, tmp_path: Path) -> None:
