@@ -17,7 +17,7 @@ from pipeline.data.face_reader import FaceReader
 from pipeline.edit import session as sessions
 from pipeline.edit.drag import Limits
 from pipeline.edit.drawn_drag import draw_drag
-from pipeline.edit.emotions.face_pixels import painted_over
+from pipeline.edit.emotions.face_pixels import darkest, painted_over
 from pipeline.edit.full_picture import (
     LEAST_MOTION,
     LEAST_READ,
@@ -154,6 +154,14 @@ def test_a_part_that_is_read_too_small_leaves_no_lines_behind() -> None:
         window = np.s_[y - reach : y + reach, x - reach : x + reach]
         assert dark[window].sum() > 20
         assert (clean[window].sum(axis=2) < 330).sum() < 0.25 * dark[window].sum(), part
+    # Hair as dark as the lash, which reaches the eye, is none.
+    eye = scene.landmarks[lm.LEFT_EYE]
+    x, y = int(eye[:, 0].min()), int(eye[:, 1].mean())
+    haired = scene.image.copy()
+    haired[y - 30 : y + 10, : x + 4] = darkest(scene.image, scene.landmarks, "left_eye", WIDTH)
+    clean = painted_over(haired, scene.landmarks, "left_eye", WIDTH)
+    beyond = np.s_[y - 25 : y + 5, : round(x - 0.09 * WIDTH)]
+    assert np.array_equal(clean[beyond], haired[beyond])
 
 
 def test_hair_moves_alone_and_what_a_mask_keeps_stays() -> None:

@@ -169,17 +169,18 @@ def _thick_lash(
     width: float,
 ) -> np.ndarray:
     """H × W bool: what reaches beyond an eye's hole of a lash that is broader than lashes mostly
-    are. It hangs together with the eye, is as dark as its lines, and broader than a lock's line."""
+    are. It hangs together with the eye, is as dark as its lines, and broader than a lock's line;
+    what goes on further out is dark hair."""
     ink = sum(darkest(face, points, part, width)) / 3
     dark = (face.mean(axis=2) < ink + 30) & ~skin
-    dark &= hull(points, part, _BROADEST * width, face.shape) > 0
+    near_eye = hull(points, part, _BROADEST * width, face.shape) > 0
     for brow in ("left_brow", "right_brow"):
         dark &= hull(points, brow, 0.02 * width, face.shape) == 0
     side = 2 * max(1, round(0.011 * width)) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     bands = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     _, parts = cv2.connectedComponents(bands)
-    of_eye = np.unique(parts[(hole > 0) & (parts > 0)])
+    of_eye = np.setdiff1d(parts[hole > 0], parts[~near_eye])
     lash = np.isin(parts, of_eye[of_eye > 0]).astype(np.uint8)
     # With its soft border.
     grown: np.ndarray = cv2.dilate(lash, kernel) > 0
