@@ -117,7 +117,8 @@ def _run_stage(
             if finished is not None:  # by the process we waited for
                 draft.discard()
                 return _reused(stage, finished)
-            store.hold_parents(plan)
+            with disk_errors(store.root):
+                store.hold_parents(plan)
             return _work(stage, config, inputs, plan, draft, crew)
         finally:
             draft.close()

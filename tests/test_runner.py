@@ -219,6 +219,19 @@ def test_a_full_disk_inside_a_stage_is_one_sentence(store: Store) -> None:
         run_stage(stage, CollectConfig(name="toy", path="raw"), store)
 
 
+def test_a_full_disk_before_a_stage_is_one_sentence(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = collect(store).artifact.folder
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.artifacts.store.put_text", full)
+    with pytest.raises(ArtifactError, match="is full; free some space"):
+        refine(Store(tmp_path / "other"), dataset=str(outside))
+
+
 def test_a_store_that_is_a_file_is_one_sentence(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ArtifactError, match="set store= to a folder of yours"):
