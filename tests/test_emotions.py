@@ -156,7 +156,9 @@ def test_enlarging_makes_lines_sharp_and_invents_no_colours() -> None:
 def test_ridge_and_logistic_find_what_is_there() -> None:
     draws = torch.Generator().manual_seed(3)
     x = torch.randn(400, 8, generator=draws)
-    y = torch.stack([x[:, 0] + 0.1 * torch.randn(400, generator=draws), torch.randn(400)], 1)
+    y = torch.stack(
+        [x[:, 0] + 0.1 * torch.randn(400, generator=draws), torch.randn(400, generator=draws)], 1
+    )
     fit = fit_ridge(x, y, folds=4)
     assert fit.r2[0] > 0.95
     assert fit.r2[1] < 0.1
