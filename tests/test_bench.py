@@ -43,6 +43,7 @@ from scripts.benchmarks.training import (
     published_shape,
     recorded_calls,
 )
+from tests import quick_python
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d import modulated_conv2d
 from torch_utils.ops.filtered_lrelu import filtered_lrelu
@@ -331,7 +332,7 @@ def test_rows_that_measure_themselves(key: str) -> None:
 
 def bench(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scripts.bench", "--threads", "1", *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return quick_python.run(command, cwd=root)
 
 
 def test_the_command_writes_a_table(root: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pipeline.artifacts.manifest import Plan
 from pipeline.artifacts.store import Store
 from pipeline.invert import benchmark
+from tests import quick_python
 from tests.test_invert import save_model
 
 
@@ -33,9 +34,7 @@ def store_with_model(root: Path) -> Path:
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=root, capture_output=True, text=True, timeout=300
-    )
+    return quick_python.run([sys.executable, "-m", *arguments], cwd=root, timeout=300)
 
 
 def test_methods_are_compared_on_the_same_painted_faces(tmp_path: Path, root: Path) -> None:

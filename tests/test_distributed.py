@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
+from tests import quick_python
 from torch_utils import distributed
 from torch_utils.ranks import SINGLE, ranks
 
@@ -48,11 +48,9 @@ assert distributed.current() is distributed.ALONE
 def test_three_processes_exchange(root: Path, tmp_path: Path) -> None:
     probe = tmp_path / "probe.py"
     probe.write_text(PROBE)
-    done = subprocess.run(
+    done = quick_python.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=3", str(probe)],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
         timeout=150,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,6 +22,7 @@ from scripts.benchmarks.rows import Setting, Skipped
 from scripts.gpu_checks import correctness, operators, parts, report, sanitizer, speed, steps
 from scripts.gpu_checks.finding import Finding
 from scripts.gpu_checks.parts import PARTS
+from tests import quick_python
 from torch_utils import native
 from torch_utils.recording import CannotRecordError, Rerun
 
@@ -29,10 +30,7 @@ CPU = torch.device("cpu")
 
 
 def checked(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "scripts.gpu_check", *options],
-        cwd=root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return quick_python.run([sys.executable, "-m", "scripts.gpu_check", *options], cwd=root)
 
 
 def test_without_a_gpu_one_sentence(root: Path) -> None:

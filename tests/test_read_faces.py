@@ -17,6 +17,7 @@ from pipeline.data.close_ups import Zoomable
 from pipeline.data.faces import FaceFinder
 from pipeline.data.painter import sample_face
 from pipeline.data.part_agreement import agreement
+from tests import quick_python
 
 needs_animeface = pytest.mark.skipif(
     isinstance(nvxs.load(), str), reason=f"animeface: {nvxs.load()}"
@@ -24,12 +25,7 @@ needs_animeface = pytest.mark.skipif(
 
 
 def read_faces(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "scripts.read_faces", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
+    return quick_python.run([sys.executable, "-m", "scripts.read_faces", *arguments], cwd=root)
 
 
 @needs_animeface

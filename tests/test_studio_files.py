@@ -24,6 +24,7 @@ from pipeline.edit.server.keeping import Keeping, outdated
 from pipeline.edit.server.messages import TO_STUDIO
 from pipeline.edit.shipped import shown_name
 from scripts.studio_worker import StageMakers
+from tests import quick_python
 
 OLD_ID = "A" * 22
 
@@ -209,9 +210,9 @@ class Evil:
 def test_a_model_is_imported_from_the_page(
     studio: StudioProcess, client: Client, tmp_path: Path
 ) -> None:
-    subprocess.run(
+    quick_python.run(
         [sys.executable, "-m", "scripts.export", ROOT / "assets" / "start-64", tmp_path],
-        check=True, capture_output=True, cwd=ROOT,
+        check=True, cwd=ROOT,
     )  # fmt: skip
     (exported,) = tmp_path.glob("*.pkl")
     path = f"/api/sessions/{client.session}/model?name="

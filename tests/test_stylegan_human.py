@@ -4,8 +4,6 @@ preprocess, train, export, import, fine-tune, invert, edit."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from pipeline.data.config import PreprocessConfig
 from pipeline.data.faces import Face, Framing
 from pipeline.errors import ConfigError
 from pipeline.models.checkpoint import read_architecture
+from tests import quick_python
 
 TINY = [
     "network=stylegan2-tiny",
@@ -38,13 +37,7 @@ PAINTED = [
 
 
 def call(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = quick_python.run([sys.executable, "-m", *arguments], cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

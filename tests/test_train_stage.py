@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -23,6 +22,7 @@ from pipeline.models.build import architecture_of, build
 from pipeline.models.config import NETWORKS
 from pipeline.train import loss, stage
 from pipeline.train.recipe import magnitude_ema_beta
+from tests import quick_python
 from tests.train_tiny import make_config, make_dataset
 
 # What differs between two equal runs: clock and memory.
@@ -34,20 +34,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("dataset"))
 
 
-def start(root: Path, changes: dict, dataset: Path, out: Path) -> subprocess.Popen[str]:
+def start(root: Path, changes: dict, dataset: Path, out: Path) -> quick_python.Popen:
     config = out.with_suffix(".json")
     config.write_text(json.dumps(changes))
-    return subprocess.Popen(
+    return quick_python.Popen(
         [sys.executable, "-m", "tests.train_tiny", str(config), str(dataset), str(out)],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
-def wait_for_state(process: subprocess.Popen[str], out: Path, newer_than: int = -1) -> None:
+def wait_for_state(process: quick_python.Popen, out: Path, newer_than: int = -1) -> None:
     """Until a state of more than so many images lies there (or the process has ended)."""
     while process.poll() is None:
         names = [path.stem for path in (out / "training_state").glob("*.safetensors")]
