@@ -230,7 +230,8 @@ def test_a_forked_worker_does_not_hold_its_dead_parents_draft(store: Store) -> N
             os.write(writer, str(os.getpid()).encode())
             time.sleep(60)
             os._exit(0)
-        time.sleep(60)  # until it is killed
+        time.sleep(60)  # it is killed before
+        os._exit(1)
 
     holder = os.fork()
     if holder == 0:
