@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import j1
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -46,6 +45,9 @@ def design_lowpass_filter(
     window = kaiser_window(taps, width, sampling_rate)
     position = (np.arange(taps) - (taps - 1) / 2) / sampling_rate
     if radial:
+        # Here: nothing else needs it, and it is a tenth of the start of all that draws.
+        from scipy.special import j1
+
         radius = np.hypot(*np.meshgrid(position, position))
         # An odd number of taps has one at the centre, where the limit of J1(x) / x is 1/2.
         safe = np.where(radius == 0, 1.0, radius)
