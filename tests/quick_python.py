@@ -11,6 +11,7 @@ As a program: the nursery. python -m tests.quick_python SOCKET
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -161,11 +162,14 @@ def _nursery() -> socket.socket:
     """The door of this test process's nursery, which ends when the door is closed."""
     ours, theirs = socket.socketpair()
     with theirs:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.quick_python", str(theirs.fileno())],
             cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()],
             start_new_session=True,
         )  # fmt: skip
+    # Waited for, so that what all its processes cost counts as the tests' (time, os.times).
+    atexit.register(process.wait)
+    atexit.register(ours.close)
     return ours
 
 
@@ -200,6 +204,13 @@ def serve(door: socket.socket) -> dict[str, Any] | None:
             os.close(fd)
 
 
+def reap(number: int, frame: object) -> None:
+    """Take leave of the children that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def become(order: dict[str, Any]) -> None:
     """Be the interpreter that was asked for."""
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -229,7 +240,7 @@ def main() -> None:
         for name in LIBRARIES:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, reap)
         order = serve(door)
     if order is not None:
         become(order)
