@@ -148,13 +148,15 @@ def test_an_edit_has_all_its_parts(inputs: dict[str, Path], tmp_path: Path) -> N
     assert recipe.read(tmp_path / "recipe.json").moves[0] == Move((30, 34), (34, 31))
 
 
-def test_outside_the_face_the_picture_is_bit_equal(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_outside_the_face_the_picture_is_bit_equal(
+    sg2_inputs: dict[str, Path], tmp_path: Path
+) -> None:
     run(
         config(drag=DragConfig(strategy="draggan", max_steps=25, learning_rate=0.05)),
-        inputs,
+        sg2_inputs,
         tmp_path,
     )
-    source, full = load(inputs["inversion"] / "source.png"), load(tmp_path / "full.png")
+    source, full = load(sg2_inputs["inversion"] / "source.png"), load(tmp_path / "full.png")
     assert full.shape == source.shape
     rows, columns = np.mgrid[0:200, 0:260] + 0.5
     place = TRANSFORM.apply(np.stack([columns, rows], -1))
