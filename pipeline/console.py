@@ -249,6 +249,13 @@ def sigterm_interrupts() -> Iterator[None]:
         yield
 
 
+def disregard_stops() -> None:
+    """From here on Ctrl-C and SIGTERM do nothing: the process is ending, and says why."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _in_worker(number: int) -> None:
     """What a forked worker does, which inherits our handlers: die of SIGTERM, as its pool expects,
     and leave Ctrl-C, which the terminal sends to everybody, to the parent."""

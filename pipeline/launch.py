@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipeline.console import complain
+from pipeline.console import complain, disregard_stops
 from pipeline.errors import AnimedragError, ConfigError, Interrupted
 from torch_utils.ranks import Ranks, ranks
 
@@ -127,6 +127,8 @@ def crew() -> Iterator[Crew | None]:
         try:
             yield found[0]
         except BaseException as error:
+            # A launcher that sees one process end stops the others in the middle of their sentence.
+            disregard_stops()
             raise _leave(found[0], error) from error
         found[0].lifeline.end(0)
 

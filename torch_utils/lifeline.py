@@ -65,7 +65,7 @@ class Lifeline:
         self._orders: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._troubled = threading.Event()
         self._trouble: Trouble | None = None
-        self._spoken = False
+        self._speaker: int | None = None  # the thread
         self._left: set[int] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -95,10 +95,14 @@ class Lifeline:
         return self._trouble
 
     def may_speak(self) -> bool:
-        """Whether nobody has said yet what is wrong; whoever asks is then the one to say it."""
+        """Whether this thread is the one to say what is wrong: the first that asks, then and later.
+
+        Later, because an exception that was to say it can be lost to a second Ctrl-C.
+        """
         with self._lock:
-            spoken, self._spoken = self._spoken, True
-        return not spoken
+            if self._speaker is None:
+                self._speaker = threading.get_ident()
+            return self._speaker == threading.get_ident()
 
     def report(self, sentence: str, exit_code: int) -> bool:
         """Another than the first: leave it to the first process to say what went wrong here.
