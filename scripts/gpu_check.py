@@ -110,7 +110,8 @@ def _run(
     bad = False
     for part in parts:
         known = records.get(part.key)
-        if known and not again and (known.machine, known.sources) == (machine, sources):
+        same = known is not None and (known.machine, known.sources) == (machine, sources)
+        if known and same and known.finding.measured and not again:
             click.echo(f"{part.key}: measured {known.date}; --again measures it again.")
             bad = bad or bool(known.finding.failures)
             continue
@@ -121,7 +122,7 @@ def _run(
         try:
             finding = part.run(setting)
         except Skipped as reason:
-            finding = Finding([f"Not measured: {reason}."])
+            finding = Finding([f"Not measured: {reason}."], measured=False)
         except Exception as error:
             # A fault of one part costs none of the others; after a GPU's the process is of no use,
             # and the next one goes on behind this part.

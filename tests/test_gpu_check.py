@@ -136,6 +136,27 @@ def test_what_is_measured_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert len(calls) == 3
 
 
+def test_what_could_not_be_measured_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page, calls = tmp_path / "page.md", []
+    page.write_text(PAGE)
+
+    def run(setting: Setting) -> Finding:
+        calls.append(setting)
+        if len(calls) == 1:
+            raise Skipped("its weights are not here")
+        return Finding(["measured now"])
+
+    call = quick_part(monkeypatch, run)
+    assert call("--page", str(page)).exit_code == 0
+    assert "Not measured: its weights are not here." in page.read_text()
+    for _ in range(2):
+        assert call("--page", str(page)).exit_code == 0
+    assert "measured now" in page.read_text()
+    assert len(calls) == 2
+
+
 def test_a_part_that_breaks_off_is_a_failure_that_stays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,11 +7,14 @@ import torch
 from scripts.benchmarks import dragging, operators
 from scripts.benchmarks.measure import ceilings, interleaved
 from scripts.benchmarks.rows import Check, Outcome, Row, Setting
-from scripts.benchmarks.training import COMPILED_REFERENCE, RECORDED, measure_step, published_shape
-
-# Images at once: as many as fit. The reference's full-size intermediates of a whole batch do not.
-BATCHES = (32, 16, 8, 4)
-REFERENCE_BATCHES = (8, 4, 2)
+from scripts.benchmarks.training import (
+    COMPILED_REFERENCE,
+    OWN_BATCHES,
+    RECORDED,
+    REFERENCE_BATCHES,
+    measure_step,
+    published_shape,
+)
 
 
 def _filtered_lrelu(setting: Setting) -> Outcome:
@@ -40,10 +43,10 @@ def _training(setting: Setting) -> Outcome:
     second derivative, so the two are compared in the main phases alone.
     """
     network = published_shape("stylegan3-t")
-    ours = measure_step(network, 512, BATCHES, RECORDED, setting)
+    ours = measure_step(network, 512, OWN_BATCHES, RECORDED, setting)
     compiled = measure_step(network, 512, REFERENCE_BATCHES, COMPILED_REFERENCE, setting)
     return Outcome(
-        ours_seconds=ours.an_image * BATCHES[0],
+        ours_seconds=ours.an_image * OWN_BATCHES[0],
         checks=(
             Check("speed", compiled.main_seconds / ours.main_seconds, 1.5),
             Check("s/kimg", ours.an_image * 1000, 20, at_least=False, unit=""),

@@ -36,6 +36,9 @@ EMA = "EMA"
 RECORDED, PLAIN, COMPILED = "recorded", "plain", "compiled"
 REFERENCE, COMPILED_REFERENCE = "reference", "compiled reference"
 WAYS = (RECORDED, PLAIN, COMPILED, REFERENCE, COMPILED_REFERENCE)
+# Images at once on a GPU: as many as fit, of a batch of 32. The public formulation's full-size
+# intermediates of a whole batch do not.
+OWN_BATCHES, REFERENCE_BATCHES = (32, 16, 8, 4), (8, 4, 2)
 
 
 class RandomImages:

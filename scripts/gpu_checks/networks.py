@@ -18,9 +18,11 @@ from scripts.benchmarks.rows import Setting, Skipped
 from scripts.benchmarks.training import (
     COMPILED,
     COMPILED_REFERENCE,
+    OWN_BATCHES,
     PLAIN,
     RECORDED,
     REFERENCE,
+    REFERENCE_BATCHES,
     StepFigures,
     measure_step,
     published_shape,
@@ -33,10 +35,7 @@ WANTED_S_PER_KIMG = {"stylegan3-t": 20.0}
 WANTED_STEPS_A_SECOND = {"stylegan2": 60.0}
 WANTED = "wanted: 0.06 within 10 s"
 
-# Images at once: as many as fit, of a batch of 32. The public formulation's full-size
-# intermediates of a whole batch do not.
-BATCHES = dict.fromkeys((RECORDED, PLAIN, COMPILED), (32, 16, 8, 4))
-REFERENCE_BATCHES = (8, 4, 2)
+BATCHES = dict.fromkeys((RECORDED, PLAIN, COMPILED), OWN_BATCHES)
 SMALL_BATCHES = (4,)
 AUGMENT_P = 0.2
 GIB = 1 << 30
